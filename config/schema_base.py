@@ -1,0 +1,18 @@
+"""Base class and shared types of the configuration tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Size2d = tuple[PositiveInt, PositiveInt]  # height, width
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]  # the shell leaves the ~ of `dataset.path=~/x` to us
+
+
+class Strict(BaseModel):
+    """Base of every section: unknown keys are errors, values cannot be written back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
