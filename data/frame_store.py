@@ -1,0 +1,192 @@
+"""Compact frame store: stacked histograms kept as gaps between their non-zero cells.
+
+Event frames are mostly zeros and small counts, so a frame is stored as three byte streams, compressed together by zstd:
+
+- gaps: how many zero cells lie before each non-zero cell, in C order over [C, H, W]; the byte 255 skips 255 cells and
+  stands for no cell;
+- codes: two bits a non-zero cell, four to a byte, the first in the lowest bits: 0, 1, 2 are the counts 1, 2, 3, and 3
+  refers to the next byte of
+- large: the counts above 3.
+
+The file is HDF5 with `payload` (the compressed frames back to back, uint8) and `frame_start` (int64 [N + 1], offsets
+into `payload`). Every frame carries zstd's content checksum and the offsets fletcher32, so that damage is an error and
+never a wrong frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import numpy as np
+import zstandard
+from jaxtyping import Int64, UInt8
+from numpy import ndarray
+
+from config.errors import UserError
+from data.compiled import compiled
+
+FORMAT = "compact-event-frames"
+VERSION = 1
+_SIZES = np.dtype("<u4")  # a frame's content begins with the lengths of gaps and of codes
+_COMPRESSION_LEVEL = 1
+_PAYLOAD_CHUNK = 2**18
+
+
+def compact_path(frames_path: Path) -> Path:
+    """Place of the compact store beside the frames file of RVT's layout."""
+    return frames_path.with_name(f"{frames_path.stem}_compact.h5")
+
+
+class FrameStore:
+    """Read access to one compact file; the handle stays open until `close`, and must not cross a fork.
+
+    Raises UserError for a missing, foreign or damaged file.
+    """
+
+    frame_chw: tuple[int, int, int]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise UserError(f"{path} not found. Write it with scripts/preprocess.py or scripts/compact_frames.py")
+        try:
+            self._file = h5py.File(path, "r")
+            form = (self._file.attrs.get("format"), self._file.attrs.get("version"))
+            if form != (FORMAT, VERSION):
+                raise UserError(f"{path} holds {form}, not {(FORMAT, VERSION)}. Write it anew: {_REMEDY}")
+            self.frame_chw = tuple(int(size) for size in self._file.attrs["frame_chw"])
+            self._payload: h5py.Dataset = self._file["payload"]
+            self._frame_start: Int64[ndarray, " n+1"] = self._file["frame_start"][:]
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} is damaged ({error}). Write it anew: {_REMEDY}") from error
+        if len(self._frame_start) == 0 or self._frame_start[-1] != len(self._payload):
+            raise UserError(f"{path} is cut short. Write it anew: {_REMEDY}")
+        self._zstd = zstandard.ZstdDecompressor()
+
+    def __len__(self) -> int:
+        return len(self._frame_start) - 1
+
+    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"]) -> None:
+        """Write frames start..stop-1 over out[: stop - start]; the rest of `out` is left alone.
+
+        `out` must be C-contiguous. Raises UserError where a frame is damaged.
+        """
+        assert 0 <= start <= stop <= len(self), f"frames {start}..{stop} of {len(self)}"
+        assert out.dtype == np.uint8
+        assert out.flags.c_contiguous
+        assert out.shape[1:] == self.frame_chw, f"{out.shape} for frames of {self.frame_chw}"
+        offsets = self._frame_start[start : stop + 1]
+        try:
+            payload = memoryview(self._payload[offsets[0] : offsets[-1]])
+            for frame, (begin, end) in zip(out, pairwise((offsets - offsets[0]).tolist()), strict=False):
+                _decode(self._zstd.decompress(payload[begin:end]), frame.reshape(-1))
+        except (OSError, ValueError, MemoryError, zstandard.ZstdError) as error:
+            raise UserError(f"{self.path}: frames {start}..{stop - 1} are damaged ({error}). {_REMEDY}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+_REMEDY = "delete it and run scripts/compact_frames.py (or scripts/preprocess.py) again"
+
+
+class FrameStoreWriter:
+    """Append frames one by one; a context manager. The file is complete, and readable, only once the block is left."""
+
+    def __init__(self, path: Path, frame_chw: tuple[int, int, int]) -> None:
+        self._file = h5py.File(path, "w")
+        self._file.attrs.update(format=FORMAT, version=VERSION, frame_chw=frame_chw)
+        self._payload = self._file.create_dataset(
+            "payload", shape=(0,), maxshape=(None,), dtype=np.uint8, chunks=(2**18,)
+        )
+        self._frame_start = [0]
+        self._zstd = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL, write_checksum=True)
+        self._frame_chw = frame_chw
+
+    def append(self, frame: UInt8[ndarray, "c h w"]) -> None:
+        assert frame.dtype == np.uint8
+        assert frame.shape == self._frame_chw
+        compressed = np.frombuffer(self._zstd.compress(_encode(frame)), dtype=np.uint8)
+        begin = self._frame_start[-1]
+        self._payload.resize(begin + len(compressed), axis=0)
+        self._payload[begin:] = compressed
+        self._frame_start.append(begin + len(compressed))
+
+    def __enter__(self) -> FrameStoreWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            self._file.create_dataset("frame_start", data=np.array(self._frame_start, dtype=np.int64), fletcher32=True)
+        self._file.close()
+
+
+def write_frame_store(path: Path, frames: Iterable[UInt8[ndarray, "c h w"]], frame_chw: tuple[int, int, int]) -> None:
+    """Write all of `frames`; an exception on the way leaves a file that FrameStore refuses."""
+    with FrameStoreWriter(path, frame_chw) as writer:
+        for frame in frames:
+            writer.append(frame)
+
+
+def _encode(frame: UInt8[ndarray, "c h w"]) -> bytes:
+    cells = np.ascontiguousarray(frame).reshape(-1)
+    gaps, codes, large = np.empty_like(cells), np.zeros(-(-cells.size // 4), dtype=np.uint8), np.empty_like(cells)
+    num_gaps, num_counts, num_large = _find_gaps(cells, gaps, codes, large)
+    sizes = np.array([num_gaps, -(-num_counts // 4)], dtype=_SIZES).tobytes()
+    return sizes + gaps[:num_gaps].tobytes() + codes[: -(-num_counts // 4)].tobytes() + large[:num_large].tobytes()
+
+
+def _decode(content: bytes, cells: UInt8[ndarray, " cells"]) -> None:
+    num_gaps, num_codes = np.frombuffer(content, dtype=_SIZES, count=2).tolist()
+    streams = np.frombuffer(content, dtype=np.uint8, offset=2 * _SIZES.itemsize)
+    gaps, codes, large = np.split(streams, [num_gaps, num_gaps + num_codes])
+    cells.fill(0)
+    if not _fill_cells(gaps, codes, large, cells):
+        raise ValueError("the streams do not fit the frame")
+
+
+@compiled
+def _find_gaps(cells: ndarray, gaps: ndarray, codes: ndarray, large: ndarray) -> tuple[int, int, int]:
+    num_gaps, num_counts, num_large, gap = 0, 0, 0, 0
+    for cell in cells:
+        if cell == 0:
+            gap += 1
+            continue
+        while gap >= 255:
+            gaps[num_gaps] = 255
+            num_gaps += 1
+            gap -= 255
+        gaps[num_gaps] = gap
+        num_gaps += 1
+        gap = 0
+        codes[num_counts >> 2] |= min(cell - 1, 3) << (2 * (num_counts & 3))
+        num_counts += 1
+        if cell > 3:
+            large[num_large] = cell
+            num_large += 1
+    return num_gaps, num_counts, num_large
+
+
+@compiled
+def _fill_cells(gaps: ndarray, codes: ndarray, large: ndarray, cells: ndarray) -> bool:
+    position, num_counts, num_large = 0, 0, 0
+    for gap in gaps:
+        position += gap
+        if gap == 255:
+            continue
+        if position >= cells.size or num_counts >= 4 * codes.size:
+            return False
+        code = (codes[num_counts >> 2] >> (2 * (num_counts & 3))) & 3
+        num_counts += 1
+        if code < 3:
+            cells[position] = code + 1
+        elif num_large < large.size:
+            cells[position] = large[num_large]
+            num_large += 1
+        else:
+            return False
+        position += 1
+    return num_large == large.size
