@@ -1,0 +1,123 @@
+"""SimOTA (YOLOX, section 2.1): which anchors answer for which box, for a whole batch at once.
+
+Everything works on the flat list of the batch's n boxes against the A anchors of each box's image. Shapes depend on n
+and A only, so nothing waits for the device. Memory: about 15 arrays of n * A float32 at the worst moment, whatever the
+number of images and classes; boxes of other images cost nothing (384 x 640 has 5040 anchors: 0.3 MB a box).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from models.head import Predictions, decode_boxes
+
+CENTRE_RADIUS = 1.5  # strides
+IOU_WEIGHT = 3.0
+OUTSIDE_COST = 1e6
+MAX_ANCHORS_PER_BOX = 10
+LOG_FLOOR = -100.0  # torch's own floor in binary cross entropy
+
+
+@torch.no_grad()
+def assign_anchors(
+    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+) -> Int64[Tensor, "k a"]:
+    """For every anchor the index of its box, n for background.
+
+    Args:
+        boxes: class, centre x, centre y, width, height in pixels.
+        box_image: image that each box belongs to, 0 <= box_image < k.
+
+    A box takes its k cheapest anchors among its image's candidates, k being the sum of its ten best IoUs, at least 1.
+    An anchor that two boxes take goes to the cheapest box of the image. Candidates are anchors whose centre lies within
+    1.5 strides of some box's centre; anchors that are so for another box only cost 1e6 more.
+
+    Boxes that cannot be learned take nothing (see `usable_boxes`), and neither does a box outside the frame in an
+    image without any candidate.
+    """
+    num_images = predictions.box_offsets.shape[0]
+    usable = usable_boxes(boxes, predictions.class_logits.shape[2])
+    near = _is_near_centre(predictions, boxes) & usable[:, None]
+    candidate = _any_in_image(near, box_image, num_images)[box_image] & usable[:, None]
+    iou = _pairwise_iou(predictions, boxes, box_image)
+    cost = _class_cost(predictions, boxes, box_image) - IOU_WEIGHT * (iou + 1e-8).log() + OUTSIDE_COST * ~near
+    takes = _cheapest(cost, iou, candidate)
+
+    num_takers = takes.new_zeros((num_images, takes.shape[1]), dtype=torch.int32)
+    num_takers.index_add_(0, box_image, takes.int())
+    in_question = torch.where((num_takers > 1)[box_image], usable[:, None], takes)
+    return _cheapest_box(cost.masked_fill(~in_question, torch.inf), box_image, num_images)
+
+
+def usable_boxes(boxes: Float[Tensor, "n 5"], num_classes: int) -> Bool[Tensor, " n"]:
+    """Boxes with finite numbers, an area, and a class that the model knows; others are left out of the loss."""
+    class_id = boxes[:, 0]
+    known = (class_id >= 0) & (class_id < num_classes)
+    return known & boxes.isfinite().all(dim=1) & (boxes[:, 3:] > 0).all(dim=1)
+
+
+def _is_near_centre(predictions: Predictions, boxes: Float[Tensor, "n 5"]) -> Bool[Tensor, "n a"]:
+    anchors = predictions.anchors
+    distance = (anchors.centre_xy[None] - boxes[:, None, 1:3]).abs().amax(dim=2)
+    return distance < CENTRE_RADIUS * anchors.stride
+
+
+def _any_in_image(mask: Bool[Tensor, "n a"], box_image: Int64[Tensor, " n"], num_images: int) -> Bool[Tensor, "k a"]:
+    count = mask.new_zeros((num_images, mask.shape[1]), dtype=torch.int32)
+    return count.index_add_(0, box_image, mask.int()) > 0
+
+
+def _pairwise_iou(
+    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+) -> Float[Tensor, "n a"]:
+    x, y, width, height = decode_boxes(predictions.box_offsets, predictions.anchors).unbind(dim=2)  # each [k, a]
+
+    def overlap(centre: Tensor, size: Tensor, box_centre: Tensor, box_size: Tensor) -> Float[Tensor, "n a"]:
+        end = torch.minimum((centre + size / 2)[box_image], (box_centre + box_size / 2)[:, None])
+        start = torch.maximum((centre - size / 2)[box_image], (box_centre - box_size / 2)[:, None])
+        return (end - start).clamp(min=0)
+
+    _, box_x, box_y, box_width, box_height = boxes.unbind(dim=1)
+    intersection = overlap(x, width, box_x, box_width) * overlap(y, height, box_y, box_height)
+    union = (width * height)[box_image] + (box_width * box_height)[:, None] - intersection
+    return (intersection / union).nan_to_num(0.0)
+
+
+def _class_cost(
+    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+) -> Float[Tensor, "n a"]:
+    """Binary cross entropy of sqrt(class * objectness) against the box's class, summed over classes.
+
+    All classes but one have target 0: their sum is one number per anchor, so no [n, a, classes] is ever made.
+    """
+    probability = (predictions.class_logits.sigmoid() * predictions.objectness_logits.sigmoid()[..., None]).sqrt()
+    as_target = -probability.log().clamp(min=LOG_FLOOR)  # [k, a, classes]
+    as_other = -(1 - probability).log().clamp(min=LOG_FLOOR)
+    class_id = boxes[:, 0].nan_to_num(0.0).clamp(0, probability.shape[2] - 1).long()
+    difference = (as_target - as_other).transpose(1, 2)[box_image, class_id]
+    return as_other.sum(dim=2)[box_image] + difference
+
+
+def _cheapest(
+    cost: Float[Tensor, "n a"], iou: Float[Tensor, "n a"], candidate: Bool[Tensor, "n a"]
+) -> Bool[Tensor, "n a"]:
+    """The anchors that each box takes: its k cheapest candidates, k = sum of its ten best IoUs, at least 1."""
+    most = min(MAX_ANCHORS_PER_BOX, cost.shape[1])
+    best_ious = iou.masked_fill(~candidate, 0.0).topk(most, dim=1).values
+    num_anchors = best_ious.sum(dim=1).int().clamp(min=1)
+    anchor = cost.masked_fill(~candidate, torch.inf).topk(most, dim=1, largest=False).indices
+    within = torch.arange(most, device=cost.device) < num_anchors[:, None]
+    return torch.zeros_like(candidate).scatter_(1, anchor, within) & candidate
+
+
+def _cheapest_box(cost: Float[Tensor, "n a"], box_image: Int64[Tensor, " n"], num_images: int) -> Int64[Tensor, "k a"]:
+    """Per image and anchor the box of least finite cost, the first one of equals; n where there is none."""
+    num_boxes, num_anchors = cost.shape
+    image = box_image[:, None].expand_as(cost)
+    least = cost.new_full((num_images, num_anchors), torch.inf).scatter_reduce_(0, image, cost, "amin")
+    is_least = (cost == least[box_image]) & cost.isfinite()
+    number = torch.arange(num_boxes, device=cost.device)[:, None]
+    winner = number.new_full((num_images, num_anchors), num_boxes)
+    return winner.scatter_reduce_(0, image, torch.where(is_least, number, num_boxes), "amin")

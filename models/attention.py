@@ -1,0 +1,97 @@
+"""Multi-axis attention (MaxViT, ECCV 2022): window attention for what is near, grid attention for what is far.
+
+Feature maps are [N, H, W, C] here, so that norms and linear layers need no reshape; only q, k and v are regrouped.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from timm.layers import DropPath, GluMlp, LayerScale, Mlp
+from torch import Tensor, nn
+
+from config.schema import AttentionConfig
+
+NORM_EPS = 1e-5
+ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+# Cells of a map that attend to each other: (p q) are the partition's cells, adjacent in a window and spread in a grid.
+WINDOW = "n (y p) (x q)"
+GRID = "n (p y) (q x)"
+
+
+class PartitionedSelfAttention(nn.Module):
+    """Multi-head self-attention among the cells of each window, or of each grid."""
+
+    def __init__(self, dim: int, cells: str, partition_size: tuple[int, int], config: AttentionConfig) -> None:
+        super().__init__()
+        self.heads = dim // config.dim_head
+        self.cells = cells
+        self.sizes = {"p": partition_size[0], "q": partition_size[1]}
+        self.qkv = nn.Linear(dim, 3 * dim, bias=config.attention_bias)
+        self.proj = nn.Linear(dim, dim, bias=config.attention_bias)
+
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
+        height, width = x.shape[1:3]
+        # q, k and v are packed per head: [heads, 3, dim_head], not [3, heads, dim_head].
+        pattern = f"{self.cells} (heads three d) -> three (n y x) heads (p q) d"
+        q, k, v = rearrange(self.qkv(x), pattern, heads=self.heads, three=3, **self.sizes)
+        pattern = f"(n y x) heads (p q) d -> {self.cells} (heads d)"
+        rows, columns = height // self.sizes["p"], width // self.sizes["q"]
+        return self.proj(rearrange(attend(q, k, v), pattern, y=rows, x=columns, **self.sizes))
+
+
+def attend(
+    q: Float[Tensor, "g heads t d"], k: Float[Tensor, "g heads t d"], v: Float[Tensor, "g heads t d"]
+) -> Float[Tensor, "g heads t d"]:
+    """softmax(q k^T / sqrt(d)) v within each of g groups of t tokens."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class AttentionBlock(nn.Module):
+    """Norm, attention, norm, MLP, each branch scaled per channel and added to its input."""
+
+    def __init__(
+        self, dim: int, cells: str, partition_size: tuple[int, int], config: AttentionConfig, skip_first_norm: bool
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.Identity() if skip_first_norm else nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attention = PartitionedSelfAttention(dim, cells, partition_size, config)
+        self.ls1 = _layer_scale(dim, config)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = _mlp(dim, config)
+        self.ls2 = _layer_scale(dim, config)
+        self.drop_path = DropPath(config.drop_path) if config.drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
+        x = x + self.drop_path(self.ls1(self.attention(self.norm1(x))))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+
+class MaxVitBlock(nn.Module):
+    """Window attention, then grid attention."""
+
+    def __init__(
+        self, dim: int, partition_size: tuple[int, int], config: AttentionConfig, skip_first_norm: bool
+    ) -> None:
+        super().__init__()
+        self.window = AttentionBlock(dim, WINDOW, partition_size, config, skip_first_norm)
+        self.grid = AttentionBlock(dim, GRID, partition_size, config, skip_first_norm=False)
+
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
+        return self.grid(self.window(x))
+
+
+def _layer_scale(dim: int, config: AttentionConfig) -> nn.Module:
+    return LayerScale(dim, config.ls_init_value) if config.ls_init_value > 0 else nn.Identity()
+
+
+def _mlp(dim: int, config: AttentionConfig) -> nn.Module:
+    hidden = int(dim * config.mlp_ratio)
+    options = {"act_layer": ACTIVATIONS[config.mlp_activation], "bias": config.mlp_bias, "drop": (config.drop_mlp, 0.0)}
+    if not config.mlp_gated:
+        return Mlp(dim, hidden, **options)
+    # Two thirds of the width keep the number of parameters (Shazeer 2020, "GLU variants"); RVT rounds to 32 channels.
+    gated = max(32, 32 * round(hidden * 2 / 3 / 32))
+    return GluMlp(dim, 2 * gated, **options)

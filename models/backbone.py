@@ -1,0 +1,115 @@
+"""RVT's recurrent backbone: four stages of convolution, MaxViT attention and LSTM at strides 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from config.errors import UserError
+from config.schema import BackboneConfig, DownsampleConfig, StageConfig
+from models.attention import NORM_EPS, MaxVitBlock
+from models.lstm import Lstm2d, LstmState
+
+
+class Downsample(nn.Module):
+    """Strided convolution to the stage's resolution and width, then a norm over channels."""
+
+    def __init__(self, in_dim: int, dim: int, stride: int, config: DownsampleConfig) -> None:
+        super().__init__()
+        kernel = 2 * stride - 1 if config.overlap else stride
+        padding = kernel // 2 if config.overlap else 0
+        self.conv = nn.Conv2d(in_dim, dim, kernel, stride=stride, padding=padding, bias=False)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS, elementwise_affine=config.norm_affine)
+
+    def forward(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n h w c"]:
+        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+
+
+class Stage(nn.Module):
+    """One resolution of the backbone. Its output is the hidden state of its LSTM."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        stride: int,
+        num_blocks: int,
+        partition_size: tuple[int, int],
+        config: StageConfig,
+        activation_checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        self.activation_checkpointing = activation_checkpointing
+        self.downsample = Downsample(in_dim, dim, stride, config.downsample)
+        self.blocks = nn.ModuleList(
+            # The down-sampling has just normalised what the first block gets.
+            MaxVitBlock(dim, partition_size, config.attention, skip_first_norm=index == 0)
+            for index in range(num_blocks)
+        )
+        self.lstm = Lstm2d(dim, config.lstm)
+
+    def forward(
+        self, x: Float[Tensor, "l b c_in h_in w_in"], state: LstmState | None
+    ) -> tuple[Float[Tensor, "l b c h w"], LstmState]:
+        """Convolution and attention know no time: they run once, on all L*B frames. Only the LSTM walks over L."""
+        L, B = x.shape[:2]
+        maps = self._run(self.downsample, x.flatten(0, 1))  # [L*B, h, w, c]
+        for block in self.blocks:
+            maps = self._run(block.window, maps)
+            maps = self._run(block.grid, maps)
+        hidden, state = self._run(self.lstm, maps.unflatten(0, (L, B)), state)
+        return hidden.permute(0, 1, 4, 2, 3), state
+
+    def _run(self, layer: nn.Module, *inputs):
+        """Apply a layer; under activation checkpointing keep only its inputs and compute the rest again backwards."""
+        if self.activation_checkpointing and self.training:
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+class RecurrentBackbone(nn.Module):
+    """MaxViT with an LSTM after every stage ("MaxViTRNN")."""
+
+    def __init__(
+        self, config: BackboneConfig, partition_size: tuple[int, int], activation_checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        _check(config)
+        in_dims = (config.input_channels, *config.stage_dims[:-1])
+        strides = (config.stem.patch_size, 2, 2, 2)
+        self.stages = nn.ModuleList(
+            Stage(in_dim, dim, stride, num_blocks, partition_size, config.stage, activation_checkpointing)
+            for in_dim, dim, stride, num_blocks in zip(
+                in_dims, config.stage_dims, strides, config.num_blocks, strict=True
+            )
+        )
+
+    def forward(
+        self, frames: Float[Tensor, "l b c h w"], state: list[LstmState] | None
+    ) -> tuple[list[Float[Tensor, "l b c_k h_k w_k"]], list[LstmState]]:
+        """Feature maps of stages 1 to 4 for every frame, and the state after the last one."""
+        features, new_state = [], []
+        for index, stage in enumerate(self.stages):
+            frames, stage_state = stage(frames, None if state is None else state[index])
+            features.append(frames)
+            new_state.append(stage_state)
+        return features, new_state
+
+
+def _check(config: BackboneConfig) -> None:
+    if config.enable_masking:
+        raise UserError("model.backbone.enable_masking=true: no data set here makes token masks. Set it to false")
+    dim_head = config.stage.attention.dim_head
+    for dim in config.stage_dims:
+        if dim % dim_head:
+            raise UserError(
+                f"model.backbone.stage.attention.dim_head={dim_head} does not divide the {dim} channels of a stage "
+                "(model.backbone.embed_dim * dim_multiplier). RVT: 32 for embed_dim 32 and 64, 24 for 48"
+            )
+    lstm = config.stage.lstm
+    if lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
+        raise UserError(
+            f"model.backbone.stage.lstm.dws_conv_kernel_size={lstm.dws_conv_kernel_size} must be odd, "
+            "so that the hidden state keeps its size"
+        )

@@ -1,0 +1,49 @@
+"""Convolution blocks that the feature pyramid and the head are made of (YOLOX, arXiv:2107.08430)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ACTIVATIONS = {
+    "silu": lambda: nn.SiLU(inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "lrelu": lambda: nn.LeakyReLU(0.1, inplace=True),
+}
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch norm, activation; odd kernels keep the map's size up to the stride."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, act: str, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.act = ACTIVATIONS[act]()
+
+    def forward(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
+        return self.act(self.bn(self.conv(x)))
+
+
+class DepthwiseConvBlock(nn.Module):
+    """A ConvBlock per channel, then a 1x1 ConvBlock: a cheap stand-in for one ConvBlock."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, act: str, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = ConvBlock(in_channels, in_channels, kernel, act, stride=stride, groups=in_channels)
+        self.pointwise = ConvBlock(in_channels, out_channels, 1, act)
+
+    def forward(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
+        return self.pointwise(self.depthwise(x))
+
+
+def spatial_conv(
+    in_channels: int, out_channels: int, kernel: int, act: str, depthwise: bool, stride: int = 1
+) -> nn.Module:
+    """A ConvBlock that looks at neighbours, depth-wise or full."""
+    block = DepthwiseConvBlock if depthwise else ConvBlock
+    return block(in_channels, out_channels, kernel, act, stride=stride)

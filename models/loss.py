@@ -1,0 +1,67 @@
+"""Detection losses of YOLOX on the anchors that SimOTA assigned."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from models.assignment import assign_anchors, usable_boxes
+from models.head import Predictions, decode_boxes
+
+IOU_LOSS_WEIGHT = 5.0
+
+
+def detection_loss(
+    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Losses over K images, each divided by the number of foreground anchors.
+
+    `iou_loss` is 5 * (1 - IoU^2), `conf_loss` the cross entropy of objectness, `cls_loss` that of the class against
+    its one-hot vector times the IoU; `l1_loss` is always 0, and `num_fg` tells foreground anchors per box. All in
+    float32. Shapes do not depend on how many anchors are foreground: nothing here waits for the device.
+    """
+    num_boxes, num_classes = boxes.shape[0], predictions.class_logits.shape[2]
+    assigned = assign_anchors(predictions, boxes, box_image)
+    foreground = assigned < num_boxes
+    matched = torch.cat((boxes, boxes.new_zeros(1, 5)))[assigned]  # [k, a, 5]
+    num_foreground = foreground.sum().clamp(min=1)
+
+    # Background is cut off before exp(): an overflow there would turn its zero gradient into NaN.
+    offsets = predictions.box_offsets.masked_fill(~foreground[..., None], 0.0)
+    iou = box_iou(decode_boxes(offsets, predictions.anchors), matched[..., 1:])
+    iou_loss = (1 - iou.square()) * foreground
+
+    conf_loss = F.binary_cross_entropy_with_logits(
+        predictions.objectness_logits, foreground.to(predictions.objectness_logits.dtype), reduction="sum"
+    )
+    class_ids = torch.arange(num_classes, device=boxes.device)
+    one_hot = matched[..., :1] == class_ids
+    class_target = one_hot * iou.detach()[..., None]
+    cls_loss = F.binary_cross_entropy_with_logits(predictions.class_logits, class_target, reduction="none")
+    cls_loss = cls_loss * foreground[..., None]
+
+    losses = {
+        "iou_loss": IOU_LOSS_WEIGHT * iou_loss.sum() / num_foreground,
+        "conf_loss": conf_loss / num_foreground,
+        "cls_loss": cls_loss.sum() / num_foreground,
+    }
+    num_usable = usable_boxes(boxes, num_classes).sum().clamp(min=1)
+    return {
+        "loss": sum(losses.values()),
+        **losses,
+        "l1_loss": torch.zeros_like(conf_loss),
+        "num_fg": foreground.sum() / num_usable,
+    }
+
+
+def box_iou(a_cxcywh: Float[Tensor, "*n 4"], b_cxcywh: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    """Intersection over union, box by box."""
+    a_centre, a_size = a_cxcywh.split(2, dim=-1)
+    b_centre, b_size = b_cxcywh.split(2, dim=-1)
+    end = torch.minimum(a_centre + a_size / 2, b_centre + b_size / 2)
+    start = torch.maximum(a_centre - a_size / 2, b_centre - b_size / 2)
+    intersection = (end - start).clamp(min=0).prod(dim=-1)
+    union = a_size.prod(dim=-1) + b_size.prod(dim=-1) - intersection
+    return intersection / (union + 1e-16)

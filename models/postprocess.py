@@ -1,0 +1,49 @@
+"""From the head's predictions to detections: decoding, confidence threshold, non-maximum suppression."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from models.head import Predictions, decode_boxes
+
+MAX_CANDIDATES = 10_000  # per image: NMS takes quadratic time, and 384 x 640 has 5040 anchors in all
+
+
+def decode(predictions: Predictions) -> Float[Tensor, "k a 5+classes"]:
+    """Centre x, centre y, width, height in pixels, objectness, class probabilities."""
+    return torch.cat(
+        (
+            decode_boxes(predictions.box_offsets, predictions.anchors),
+            predictions.objectness_logits.sigmoid()[..., None],
+            predictions.class_logits.sigmoid(),
+        ),
+        dim=2,
+    )
+
+
+def postprocess(
+    decoded: Float[Tensor, "k a 5+classes"], confidence_threshold: float, nms_threshold: float
+) -> list[Float[Tensor, "m 7"]]:
+    """Detections of each image, best score first: x1, y1, x2, y2, objectness, class confidence, class id.
+
+    The score is objectness * confidence of the best class. It must reach `confidence_threshold`; of boxes of one class
+    that overlap by more than `nms_threshold` only the best stays. Boxes that are not finite are dropped.
+    """
+    # Thresholds and NMS need float32: half precision rounds pixels, and NMS refuses it on a CPU.
+    centre, size, objectness, classes = decoded.float().split((2, 2, 1, decoded.shape[2] - 5), dim=2)
+    confidence, class_id = classes.max(dim=2, keepdim=True)
+    rows = torch.cat((centre - size / 2, centre + size / 2, objectness, confidence, class_id.float()), dim=2)
+    # NaN fails every comparison. Left in, it would win each NMS.
+    keep = (objectness * confidence >= confidence_threshold).squeeze(2) & rows.isfinite().all(dim=2)
+    return [_suppress(image[mask], nms_threshold) for image, mask in zip(rows, keep, strict=True)]
+
+
+def _suppress(rows: Float[Tensor, "m 7"], nms_threshold: float) -> Float[Tensor, "m_kept 7"]:
+    score = rows[:, 4] * rows[:, 5]
+    if len(rows) > MAX_CANDIDATES:
+        score, best = score.topk(MAX_CANDIDATES)
+        rows = rows[best]
+    return rows[batched_nms(rows[:, :4], score, rows[:, 6], nms_threshold)]

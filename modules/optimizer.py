@@ -1,0 +1,38 @@
+"""AdamW under a one-cycle learning rate, with the reference's meaning of `final_div_factor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from config.schema import TrainingConfig
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig, fused: bool = False) -> dict[str, Any]:
+    """What LightningModule.configure_optimizers returns.
+
+    The rate rises linearly from learning_rate / div_factor over the first `pct_start` of `total_steps`, then falls
+    linearly to learning_rate / final_div_factor; momentum stays. One step of the schedule per optimiser step.
+
+    `fused` updates all parameters in one kernel; Lightning refuses to clip gradients then if a gradient scaler is used.
+    """
+    optimizer = AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    schedule = config.lr_scheduler
+    if not schedule.use:
+        return {"optimizer": optimizer}
+    scheduler = OneCycleLR(
+        optimizer,
+        max_lr=config.learning_rate,
+        total_steps=schedule.total_steps,
+        pct_start=schedule.pct_start,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=schedule.div_factor,
+        # PyTorch divides the initial rate by its final_div_factor; ours, like RVT's, divides the maximum.
+        final_div_factor=schedule.final_div_factor / schedule.div_factor,
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
