@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from numba import njit
 from numpy import ndarray
 
-from modules.coco import box_iou
+from data.compiled import compiled
 from modules.frames import Boxes, Predictions
+from modules.matching import pair_ious
 
 MATCH_IOU = 0.5
 BACKGROUND = "background"
@@ -65,13 +65,10 @@ def confusion_matrix(
     chosen = (score >= threshold) & (predictions.class_id >= 0) & (predictions.class_id < num_classes)
     predictions, score = predictions.rows(chosen), score[chosen]
     predictions = predictions.rows(np.lexsort((-score, predictions.frame)))
-    hit = _match_any_class(
-        truth.xywh.astype(np.float64),
-        predictions.xywh.astype(np.float64),
-        np.searchsorted(truth.frame, predictions.frame),
-        np.searchsorted(truth.frame, predictions.frame, side="right"),
-        MATCH_IOU,
-    )
+    start = np.searchsorted(truth.frame, predictions.frame)
+    stop = np.searchsorted(truth.frame, predictions.frame, side="right")
+    ious, offsets = pair_ious(truth.xywh.astype(np.float64), start, stop, predictions.xywh.astype(np.float64))
+    hit = _match_any_class(ious, offsets, start, len(truth), MATCH_IOU)
     counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     true_class = np.append(truth.class_id, num_classes)  # index -1, no hit, is the background
     np.add.at(counts, (true_class[hit], predictions.class_id), 1)
@@ -80,16 +77,16 @@ def confusion_matrix(
     return ConfusionMatrix(counts, (*classes, BACKGROUND), threshold)
 
 
-@njit(cache=True, nogil=True)
-def _match_any_class(truth_xywh, xywh, truth_start, truth_stop, least_iou):  # pragma: no cover (compiled)
-    taken = np.zeros(len(truth_xywh), dtype=np.bool_)
-    hit = np.full(len(xywh), -1, dtype=np.int64)
-    for row in range(len(xywh)):
+@compiled
+def _match_any_class(ious, offsets, truth_start, num_truth, least_iou):  # pragma: no cover (compiled)
+    taken = np.zeros(num_truth, dtype=np.bool_)
+    hit = np.full(len(truth_start), -1, dtype=np.int64)
+    for row in range(len(truth_start)):
         best_iou = 0.0
-        for column in range(truth_start[row], truth_stop[row]):
-            iou = box_iou(xywh[row], truth_xywh[column])
-            if not taken[column] and iou >= least_iou and iou > best_iou:
-                hit[row], best_iou = column, iou
+        for pair in range(offsets[row], offsets[row + 1]):
+            column = truth_start[row] + pair - offsets[row]
+            if not taken[column] and ious[pair] >= least_iou and ious[pair] > best_iou:
+                hit[row], best_iou = column, ious[pair]
         if hit[row] >= 0:
             taken[hit[row]] = True
     return hit

@@ -1,26 +1,22 @@
-"""The Prophesee protocol: box filter, COCO AP and confusion matrix, once over all predictions of all ranks.
-
-Protocol: Perot et al., "Learning to Detect Objects with a 1 Megapixel Event Camera" (boxes that are small or come early
-are dropped, ground truth and predictions alike; frames left without ground truth do not count), then COCO's AP.
-"""
+"""Detections measured by the Prophesee protocol: COCO AP and confusion matrix over all predictions of all ranks."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
-from numpy import ndarray
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from config.schema import BoxFilterConfig, DatasetConfig, EvaluationConfig, PostprocessConfig
+from config.schema import DatasetConfig, EvaluationConfig, PostprocessConfig
 from modules import coco
-from modules.confusion import MATCH_IOU, ConfusionMatrix, confusion_matrix
+from modules.confusion import ConfusionMatrix, confusion_matrix
 from modules.frames import Boxes, LabelledFrames, Predictions
+from modules.matching import Matches, match
+from modules.protocol import apply_box_filter, describe_protocol
 
 
 class Evaluation:
@@ -124,28 +120,10 @@ class EvaluationResult:
         return self.protocol["evaluated_frames"]
 
 
-def apply_box_filter(frames: LabelledFrames, box_filter: BoxFilterConfig) -> LabelledFrames:
-    """Drop small and early boxes, then the frames that have no ground truth left, with their predictions."""
-
-    def kept(boxes: Boxes) -> Bool[ndarray, " n"]:
-        width, height = boxes.xywh[:, 2], boxes.xywh[:, 3]
-        large = (width >= box_filter.min_side) & (height >= box_filter.min_side)
-        large &= width**2 + height**2 >= box_filter.min_diagonal**2
-        return large & (frames.t_us[boxes.frame] > box_filter.skip_first_ms * 1000)
-
-    truth = frames.truth.rows(kept(frames.truth))
-    finite = np.isfinite(frames.predictions.score("product")) & np.isfinite(frames.predictions.xywh).all(axis=1)
-    predictions = frames.predictions.rows(kept(frames.predictions) & finite)
-    has_truth = np.isin(np.arange(len(frames)), truth.frame)
-    return LabelledFrames(
-        frames.sequence_names, frames.sequence, frames.t_us, frames.event_count, truth, predictions
-    ).mask(has_truth)
-
-
-def matches_of(frames: LabelledFrames, num_classes: int, score: str, use_classes: bool = True) -> coco.Matches:
+def matches_of(frames: LabelledFrames, num_classes: int, score: str, use_classes: bool = True) -> Matches:
     """COCO matching of filtered frames under a score, `product` or `class`."""
     truth, predictions = frames.truth, frames.predictions
-    return coco.match(
+    return match(
         truth.frame,
         truth.class_id,
         truth.xywh,
@@ -186,7 +164,7 @@ def measure(
         metrics[f"{name}_class_agnostic"] = agnostic[name]
         metrics |= {f"{name}/{c.name}": getattr(c, name) for c in classes if c.boxes}
         metrics |= {f"{name}_group/{g.name}": getattr(g, name) for g in groups if g.boxes}
-    protocol = _protocol(dataset, settings, postprocess, split, len(frames), len(kept))
+    protocol = describe_protocol(dataset, settings, postprocess, split, len(frames), len(kept))
     return EvaluationResult(metrics, classes, groups, confusion, protocol, frames)
 
 
@@ -212,42 +190,3 @@ def _group_figures(name: str, members: Sequence[str], classes: Sequence[ClassFig
 
     counts = [sum(getattr(c, key) for c in figures) for key in ("boxes", "missed", "false")]
     return ClassFigures(name, mean("AP"), mean("AP_50"), *counts)
-
-
-def _protocol(
-    dataset: DatasetConfig,
-    settings: EvaluationConfig,
-    postprocess: PostprocessConfig | None,
-    split: str,
-    labelled_frames: int,
-    evaluated_frames: int,
-) -> dict[str, Any]:
-    """All that a figure depends on, besides the predictions."""
-    return {
-        "dataset": dataset.name,
-        "split": split,
-        "resolution_hw": list(dataset.frame_hw),
-        "box_filter_px": dataset.eval_box_filter.model_dump(),
-        "score": settings.score,
-        "confidence_threshold": postprocess.confidence_threshold if postprocess else None,
-        "nms_threshold": postprocess.nms_threshold if postprocess else None,
-        "max_detections": coco.MAX_DETECTIONS[-1],
-        "confusion_threshold": settings.confusion_threshold,
-        "confusion_iou": MATCH_IOU,
-        "labelled_frames": labelled_frames,
-        "evaluated_frames": evaluated_frames,
-        "metrics": METRIC_NOTES,
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-        },
-    }
-
-
-METRIC_NOTES = {
-    "AP": "mean over classes that have ground truth, predictions ranked by `score`: product = objectness * class "
-    "confidence, class = class confidence alone; -1: no ground truth",
-    "AP_class_confidence": "AP with predictions ranked by class confidence alone, the convention of RVT",
-    "AP_class_agnostic": "AP with classes ignored, ranked by class confidence, which eTraM's fork of RVT logs as AP",
-}
