@@ -81,6 +81,7 @@ class TrainingConfig(Strict):
     limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
     lr_scheduler: LrSchedulerConfig
     activation_checkpointing: bool
+    max_damaged_chunks: NonNegativeInt  # chunks that the loader could not read before the run stops
     max_skipped_steps: PositiveInt  # steps with a non-finite loss or gradient in a row before the run stops
 
 

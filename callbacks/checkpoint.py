@@ -1,0 +1,152 @@
+"""When checkpoints are written, and which ones are kept: the last one and the best k."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+
+from callbacks.signals import SignalHandling, StopRequested
+from config.errors import UserError
+from config.schema import CheckpointConfig
+from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
+
+MONITOR = "AP"
+
+
+class CheckpointWriter(Callback):
+    """Saves the last state on an interval, at validation, on signals and at the end, and the best states by val/AP.
+
+    Interval checkpoints are taken just before a step, when a validation that was due at that boundary has ended: the
+    resumed run neither skips it nor runs it twice.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, io: AtomicCheckpointIO, signals: SignalHandling) -> None:
+        self.folder = folder
+        self._config = config
+        self._io = io
+        self._signals = signals
+        self.best: list[dict[str, Any]] = []  # {"file", "AP", "step"}, best first
+        self.last: Path | None = None
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+        self._failures = 0
+        self._validation_pending = False
+
+    # --- when --------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            for leftover in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
+                leftover.unlink()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
+        if self._validation_pending:
+            _run_missed_validation(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._interval_is_over(trainer) or self._signals.save_requested:
+            self._signals.save_requested = False
+            self.save_last(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validation_pending = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self._validation_pending = False
+        self.save_last(trainer)
+        self._save_best(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save_last(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, StopRequested):
+            self.save_last(trainer)
+
+    def _interval_is_over(self, trainer: Trainer) -> bool:
+        if trainer.global_step == self._saved_step:
+            return False
+        steps, minutes = self._config.every_n_steps, self._config.every_n_minutes
+        by_steps = steps is not None and trainer.global_step % steps == 0
+        by_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        # clocks differ between processes, and all must save together
+        return by_steps or (minutes is not None and trainer.strategy.reduce_boolean_decision(by_time, all=False))
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    def save_last(self, trainer: Trainer) -> None:
+        """Write last_epoch=EEE-step=S.ckpt and remove the one before it."""
+        path = self.folder / f"last_epoch={trainer.current_epoch:03d}-step={trainer.global_step}.ckpt"
+        self._saved_at = time.monotonic()
+        if not self._save(trainer, path):
+            return
+        self._saved_step = trainer.global_step
+        if self.last not in (None, path) and trainer.is_global_zero:
+            self.last.unlink(missing_ok=True)
+        self.last = path
+
+    def _save_best(self, trainer: Trainer) -> None:
+        metric = trainer.callback_metrics.get(f"val/{MONITOR}")
+        if metric is None or self._config.keep_best == 0:
+            return
+        value = float(metric)
+        if len(self.best) >= self._config.keep_best and value <= self.best[-1]["AP"]:
+            return
+        name = f"epoch={trainer.current_epoch:03d}-step={trainer.global_step}-val_AP={value:.2f}.ckpt"
+        before = self.best
+        ranked = sorted([*before, {"file": name, "AP": value, "step": trainer.global_step}], key=lambda e: -e["AP"])
+        self.best, dropped = ranked[: self._config.keep_best], ranked[self._config.keep_best :]
+        if not self._save(trainer, self.folder / name):
+            self.best = before
+        elif trainer.is_global_zero:
+            for entry in dropped:
+                (self.folder / entry["file"]).unlink(missing_ok=True)
+
+    def _save(self, trainer: Trainer, path: Path) -> bool:
+        trainer.save_checkpoint(path)
+        error = trainer.strategy.broadcast(None if self._io.error is None else str(self._io.error))
+        if error is None:
+            self._failures = 0
+            return True
+        self._failures += 1
+        rank_zero_warn(
+            f"CHECKPOINT NOT SAVED ({self._failures} in a row): {path}: {error}. The one before it stays: {self.last}. "
+            "Free some disk space or make the folder writable; training goes on."
+        )
+        if self._failures >= self._config.max_failures:
+            raise UserError(f"{path}: {self._failures} checkpoints in a row could not be written: {error}")
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "validation_pending": self._validation_pending}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = [entry for entry in state_dict["best"] if (self.folder / entry["file"]).is_file()]
+        self._validation_pending = state_dict["validation_pending"]
+        self.last = newest_last(self.folder)
+
+
+def newest_last(folder: Path) -> Path | None:
+    """Return the last_*.ckpt with the highest step, or None."""
+    found = [
+        (int(match[1]), path) for path in folder.glob("last_*.ckpt") if (match := re.search(r"step=(\d+)", path.name))
+    ]
+    return max(found)[1] if found else None
+
+
+def _run_missed_validation(trainer: Trainer) -> None:
+    """Make up for a validation that a stop cut short: Lightning would skip it on resume."""
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.restarting = False
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True

@@ -1,0 +1,44 @@
+"""Damaged chunks: reported, counted, and too many of them end the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from config.errors import UserError
+from data.batch import SequenceBatch
+
+
+class DamageCounter(Callback):
+    """Counts what the loader could not read. The frames came as zeros without labels, with the lane's state reset."""
+
+    def __init__(self, log_file: Path, limit: int) -> None:
+        self.count = 0
+        self._log_file = log_file
+        self._limit = limit
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, _: int) -> None:
+        self._note(trainer, batch)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        self._note(trainer, batch)
+
+    def _note(self, trainer: Trainer, batch: SequenceBatch) -> None:
+        for fault in batch.faults:
+            self.count += 1
+            print(f"damaged chunk skipped at step {trainer.global_step}: {fault}", flush=True)
+            with self._log_file.open("a") as file:
+                file.write(f"step {trainer.global_step}: {fault}\n")
+        if self.count > self._limit:
+            raise UserError(
+                f"{self.count} damaged chunks (training.max_damaged_chunks={self._limit}); they stand in {self._log_file}. "
+                "Preprocess these sequences again, or raise the limit"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count = state_dict["count"]

@@ -1,0 +1,89 @@
+"""Steps with a non-finite loss or gradient are skipped, counted and written down."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from config.errors import UserError
+from data.batch import SequenceBatch
+
+
+class GradientGuard(Callback):
+    """Keeps a step whose gradient is not finite from touching weights, batch-norm statistics or hidden states.
+
+    The decision stays on the device: the fused optimiser skips by its `found_inf` flag, and under 16-bit precision the
+    gradient scaler does the same. The host reads the flags every `check_every` steps only, so that a GPU never waits.
+    """
+
+    def __init__(self, log_file: Path, max_skipped_steps: int, check_every: int) -> None:
+        self.skipped = 0
+        self._log_file = log_file
+        self._limit = max_skipped_steps
+        self._check_every = check_every
+        self._flags: list[Tensor] = []
+        self._addresses: deque[dict[str, Any]] = deque(maxlen=check_every)
+        self._in_a_row = 0
+        self._buffers: list[Tensor] = []
+        self._kept: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._buffers = [buffer for buffer in pl_module.buffers() if buffer.is_floating_point()]
+        self._kept = [buffer.clone() for buffer in self._buffers]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, _: int) -> None:
+        torch._foreach_copy_(self._kept, self._buffers)
+        self._addresses.append({"step": trainer.global_step, "frames": batch.addresses()})
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        pl_module.log("train/grad_norm", norm, batch_size=1)
+        flag = ~torch.isfinite(norm)
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = flag.float()
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            buffer.copy_(torch.where(flag, kept, buffer))
+        pl_module.train_state.reset_where(flag)
+        self._flags.append(flag)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if len(self._flags) >= self._check_every:
+            self._read_flags(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read_flags(trainer, pl_module)
+
+    def _read_flags(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        flags = torch.stack(self._flags).tolist() if self._flags else []
+        for flag, address in zip(flags, self._addresses, strict=True):
+            self._in_a_row = self._in_a_row + 1 if flag else 0
+            if flag:
+                self._write_down(trainer, address)
+            if self._in_a_row >= self._limit:
+                raise UserError(
+                    f"step {address['step']}: the loss or gradient was not finite for {self._limit} steps in a row "
+                    f"(training.max_skipped_steps). Their batches stand in {self._log_file}. Go on from a checkpoint before "
+                    "that with a lower training.learning_rate or training.precision=32"
+                )
+        self._flags.clear()
+        self._addresses.clear()
+
+    def _write_down(self, trainer: Trainer, address: dict[str, Any]) -> None:
+        self.skipped += 1
+        print(f"step {address['step']}: loss or gradient not finite, step skipped ({self.skipped} so far)", flush=True)
+        with self._log_file.open("a") as file:
+            file.write(json.dumps({"rank": trainer.global_rank, **address}) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = state_dict["skipped"]

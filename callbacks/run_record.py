@@ -1,0 +1,170 @@
+"""The story of a run: what was asked, on which machine, with which code and data, and what came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.checkpoint import CheckpointWriter
+from callbacks.signals import LoaderWatch
+from modules.run_folder import RunFolder
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
+
+
+def write_description(folder: Path, argv: list[str], resolved: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+    """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay."""
+    command = shlex.join(["python", *argv])
+    with (folder / "command.txt").open("a") as file:
+        file.write(command + "\n")
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    patch = _git("diff", "HEAD")
+    if patch:
+        (folder / "uncommitted.patch").write_text(patch)
+    write_json(folder / "environment.json", {**describe_environment(), "dataset": fingerprint})
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return the time, machine, code and library versions."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD").strip() or None,
+        "git_uncommitted_changes": bool(_git("status", "--porcelain").strip()),
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2))
+    temporary.replace(path)
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _git(*arguments: str) -> str:
+    root = Path(__file__).resolve().parents[1]
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+class RunRecord(Callback):
+    """Keeps results.json up to date and logs speed, data waiting time and memory."""
+
+    def __init__(self, run: RunFolder, writer: CheckpointWriter, watch: LoaderWatch) -> None:
+        self._run = run
+        self._writer = writer
+        self._watch = watch
+        self._history: list[dict[str, Any]] = []
+        self._seconds_before = 0.0  # of the same run, before it was resumed
+        self._started = time.monotonic()
+        self._step_started = 0.0
+        self.train_seconds = 0.0
+        self.train_steps = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._step_started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        waited = self._watch.take_waited_s()
+        seconds = time.perf_counter() - self._step_started
+        self.train_seconds += seconds + waited
+        self.train_steps += 1
+        frames = batch.frames.shape[0] * batch.num_lanes * trainer.world_size
+        pl_module.log("system/data_wait_s", waited, batch_size=1)
+        pl_module.log("system/frames_per_s", frames / (seconds + waited), batch_size=1)
+        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._watch.take_waited_s()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._watch.take_waited_s()
+        if not trainer.is_global_zero or pl_module.result is None:
+            return
+        metrics = pl_module.result.metrics
+        self._history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **metrics})
+        pl_module.result.write(self._run.path / "validation" / f"step={trainer.global_step}", with_predictions=False)
+        self._write(trainer, pl_module, "running")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._write(trainer, pl_module, str(exception).splitlines()[0] if str(exception) else type(exception).__name__)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        best = max(self._history, key=lambda entry: entry["AP"], default=None)
+        duration = self._duration()
+        content = {
+            "run_id": self._run.run_id,
+            "status": status,
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "duration_s": round(duration, 1),
+            "seconds_per_step": self.train_seconds / max(1, self.train_steps),
+            "steps_per_s": self.train_steps / max(1e-9, self.train_seconds),
+            "peak_memory_mb": peak_memory_mb(),
+            "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+            "best": best,
+            "best_checkpoint": self._writer.best[0]["file"] if self._writer.best else None,
+            "last": self._history[-1] if self._history else None,
+            "last_checkpoint": self._writer.last.name if self._writer.last else None,
+            "classes": pl_module.result.class_table() if pl_module.result else [],
+            "history": self._history,
+        }
+        write_json(self._run.path / "results.json", content)
+
+    def _duration(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self._history, "seconds": self._duration()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._history = state_dict["history"]
+        self._seconds_before = state_dict["seconds"]
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory this process held: of the GPU when there is one, else resident."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20

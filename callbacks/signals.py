@@ -1,0 +1,120 @@
+"""Signals: finish the step, save, leave with 128 + signal; SIGUSR1 saves and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.profilers import Profiler
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
+_NOTHING, _SAVE, _STOP = 0, 1, 2
+
+
+class StopRequested(Exception):
+    """Raised at a safe place after a stop signal. Callbacks see it in `on_exception`, before anything is torn down."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signum
+
+
+class SignalHandling(Callback):
+    """Turns signals into a stop at the next boundary between two steps, or between two validation batches.
+
+    A handler may run between any two bytecodes, so it only takes a note. The exception: while the main thread waits
+    for the loader nothing is half done, and the loader may wait for long, so there the handler raises at once (only with
+    one process: several must stop at the same step).
+    """
+
+    def __init__(self) -> None:
+        self.save_requested = False  # the checkpoint writer's cue
+        self.waiting_for_loader = False
+        self._signum: int | None = None
+        self._alone = True
+        self._previous: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take over the signals. Before training starts a stop signal ends the process at once."""
+        for signum in (*STOP_SIGNALS, signal.SIGUSR1):
+            self._previous[signum] = signal.signal(signum, self._handle)
+
+    def uninstall(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGUSR1:
+            self.save_requested = True
+            return
+        if self._signum is not None and signum == signal.SIGINT:
+            os._exit(128 + signum)  # the second Ctrl-C: the user does not want to wait
+        self._signum = signum
+        if self.waiting_for_loader and self._alone:
+            raise StopRequested(signum)
+        name = signal.Signals(signum).name
+        os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning registers a SIGTERM handler of its own when fit begins; ours must be the last
+        self.install()
+        self._alone = trainer.world_size == 1
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._alone:
+            self._raise_if(self._signum)
+        elif trainer.global_step % AGREE_EVERY_N_STEPS == 0:
+            self._agree(pl_module)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self._alone:
+            self._raise_if(self._signum)
+
+    def _agree(self, pl_module: LightningModule) -> None:
+        wish = _STOP if self._signum is not None else _SAVE if self.save_requested else _NOTHING
+        wishes = torch.tensor([wish, self._signum or 0], device=pl_module.device)
+        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
+        wish, signum = wishes.tolist()
+        self.save_requested = wish == _SAVE
+        self._raise_if(signum if wish == _STOP else None)
+
+    @staticmethod
+    def _raise_if(signum: int | None) -> None:
+        if signum:
+            raise StopRequested(signum)
+
+
+class LoaderWatch(Profiler):
+    """Knows when the main thread waits for the loader, and for how long: Lightning announces it to its profiler."""
+
+    def __init__(self, signals: SignalHandling) -> None:
+        super().__init__()
+        self._signals = signals
+        self._started = 0.0
+        self.waited_s = 0.0  # since `take`
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("_next"):
+            self._started = time.perf_counter()
+            self._signals.waiting_for_loader = True
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("_next"):
+            self._signals.waiting_for_loader = False
+            self.waited_s += time.perf_counter() - self._started
+
+    def take_waited_s(self) -> float:
+        """Return the seconds waited since the last call."""
+        waited, self.waited_s = self.waited_s, 0.0
+        return waited

@@ -1,0 +1,131 @@
+"""The LightningModule: plumbing between streams, detector and evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from config.schema import Config
+from data.batch import SequenceBatch
+from models.detector import Detector
+from modules.evaluation import Evaluation, EvaluationResult
+from modules.hidden_state import HiddenState
+from modules.optimizer import build_optimizer
+from modules.processes import gather_objects
+
+
+class DetectionModule(LightningModule):
+    """A recurrent detector under truncated back-propagation through time.
+
+    Attributes:
+        train_state, eval_state: the lanes' hidden states between batches.
+        result: what the last validation or test found; None before the first one.
+    """
+
+    def __init__(self, config: Config, resolved: dict[str, Any], scaler_in_use: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.detector = Detector(
+            config.model,
+            num_classes=config.dataset.num_classes,
+            partition_size=config.partition_size,
+            activation_checkpointing=config.training.activation_checkpointing,
+        )
+        self.train_state = HiddenState()
+        self.eval_state = HiddenState()
+        self.evaluation = Evaluation(config.dataset, config.evaluation, config.model.postprocess)
+        self.result: EvaluationResult | None = None
+        self._resolved = resolved
+        self._scaler_in_use = scaler_in_use
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        state = self.train_state.enter(batch.is_first, batch.lane)
+        features, state = self.detector.encode(batch.frames, state)
+        self.train_state.leave(state, batch.lane)
+        selected = self.detector.select(features, batch.labelled_frames)
+        losses = self.detector.loss(selected, batch.boxes, batch.box_image)
+        self._log_training(losses, batch)
+        return losses["loss"]
+
+    def _log_training(self, losses: dict[str, Tensor], batch: SequenceBatch) -> None:
+        frames = batch.frames.shape[0] * batch.num_lanes
+        scalars = {f"train/{name}": value.detach() for name, value in losses.items() if name != "l1_loss"}
+        scalars["train/labelled_share"] = torch.tensor(len(batch.labelled_frames) / frames)
+        self.log_dict(scalars, batch_size=batch.num_lanes)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return build_optimizer(self.parameters(), self.config.training, fused=not self._scaler_in_use)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        # Lightning refuses to clip before a fused optimiser in mixed precision, though nothing is scaled in bfloat16
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val, foreach=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self._resolved
+        checkpoint["hidden_state"] = gather_objects(self.train_state.state_dict())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint["hidden_state"]
+        if len(states) == self.trainer.world_size:
+            self.train_state.load_state_dict(states[self.global_rank])
+        self._prefer_configured_schedule(checkpoint)
+
+    def _prefer_configured_schedule(self, checkpoint: dict[str, Any]) -> None:
+        """Take moments and position from the checkpoint, but rates and length of the schedule from the config."""
+        fresh = self.configure_optimizers()["optimizer"].state_dict()["param_groups"]
+        for kept, wanted in zip(checkpoint["optimizer_states"][0]["param_groups"], fresh, strict=True):
+            kept.update({name: value for name, value in wanted.items() if name not in ("params", "lr")})
+        for scheduler in checkpoint["lr_schedulers"]:
+            for name in set(scheduler) - {"last_epoch", "_step_count", "_last_lr"}:
+                del scheduler[name]
+
+    # --- validation and test -----------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self.eval_state.reset()
+        self.evaluation.reset()
+
+    def validation_step(self, batch: SequenceBatch, batch_idx: int) -> dict[str, Any]:
+        state = self.eval_state.enter(batch.is_first, batch.lane)
+        features, state = self.detector.encode(batch.frames, state)
+        self.eval_state.leave(state, batch.lane)
+        selected = self.detector.select(features, batch.labelled_frames)
+        detections = [found.cpu() for found in self.detector.detect(selected)]
+        if detections:
+            self._evaluate(batch, detections)
+        return {"batch": batch, "detections": detections}
+
+    def _evaluate(self, batch: SequenceBatch, detections: list[Tensor]) -> None:
+        labelled = batch.labelled_frames
+        lanes = (labelled % batch.num_lanes).tolist()
+        event_count = batch.frames.flatten(0, 1)[labelled].flatten(1).sum(dim=1, dtype=torch.int64)
+        self.evaluation.add(
+            sequence_names=[batch.sequence_names[lane] for lane in lanes],
+            t_us=batch.t_us.flatten()[labelled.cpu()],
+            detections=detections,
+            boxes=batch.boxes.cpu(),
+            box_image=batch.box_image.cpu(),
+            event_count=event_count.cpu(),
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        self.evaluation.gather()
+        self.eval_state.reset()
+        prefix = "test" if self.trainer.testing else "val"
+        self.result = self.evaluation.result(split=prefix)
+        # every rank has gathered all predictions, so the values agree and need no reduction
+        metrics = {f"{prefix}/{name}": float(value) for name, value in self.result.metrics.items()}
+        self.log_dict(metrics, batch_size=1, sync_dist=False)
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end

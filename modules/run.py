@@ -1,0 +1,150 @@
+"""Composition root of train.py and validation.py: from a checked config to a finished run."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from callbacks.visualization import DetectionPictures
+from pytorch_lightning import Callback, seed_everything
+
+from callbacks.checkpoint import newest_loadable, read_checkpoint
+from callbacks.run_record import write_description
+from callbacks.signals import SignalHandling, StopRequested
+from config.hardware import count_gpus, decide_device
+from config.schema import Config, TrainConfig, ValidationConfig
+from models.pretrained import check_compatible, load_weights
+from modules.data import EventDataModule
+from modules.detection import DetectionModule
+from modules.loggers import MetricsCsv
+from modules.memory import keep_freed_memory
+from modules.processes import is_first_process, share
+from modules.run_folder import RunFolder, run_of_checkpoint
+from modules.summary import print_training_summary, print_validation_summary
+from modules.trainer import evaluation_trainer, training_trainer
+
+
+def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int:
+    """Train a run from its first step, or from where it stopped; return the exit code.
+
+    Args:
+        config: the checked config.
+        resolved: the same as plain values, for config.yaml and the checkpoint.
+        argv: the command as typed, for command.txt.
+    """
+    signals = SignalHandling()
+    signals.install()
+    keep_freed_memory()
+    device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
+    run, checkpoint = _open_run(config)
+    _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
+    config, resolved = _with_seed(config, resolved, checkpoint)
+
+    data = EventDataModule(config)
+    module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
+    if config.weights is not None:
+        _load_weights(module, config.weights, config)
+    if is_first_process():
+        write_description(run.path, argv, resolved, data.fingerprint())
+    trainer, writer = training_trainer(config, device, run, signals, resolved)
+    if checkpoint is not None:
+        _forget_rows_after(read_checkpoint(checkpoint)["global_step"], trainer.loggers)
+    status = 0
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    except StopRequested as stop:
+        status = stop.exit_code
+        _say(f"\n{stop}; resume with: resume={run.run_id}")
+    finally:
+        signals.uninstall()
+    if is_first_process():
+        print_training_summary(run, writer, config, argv)
+    return status
+
+
+def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]) -> int:
+    """Measure a checkpoint on the validation or test split; return the exit code."""
+    keep_freed_memory()
+    device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
+    _say(*device.notes)
+    data = EventDataModule(config)
+    module = DetectionModule(config, resolved)
+    _load_weights(module, config.checkpoint, config)
+    folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
+    if is_first_process():
+        write_description(folder, argv, resolved, data.fingerprint())
+    settings = config.logging.validation.high_dim
+    pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
+    callbacks: list[Callback] = [pictures] if settings.enable else []
+    trainer = evaluation_trainer(config, device, callbacks)
+    loop = trainer.test if config.use_test_set else trainer.validate
+    loop(module, datamodule=data, verbose=False)
+    if is_first_process():
+        module.result.write(folder)
+        print_validation_summary(module.result, folder)
+    return 0
+
+
+def _say(*lines: str) -> None:
+    if is_first_process():
+        print("\n".join(lines), flush=True)
+
+
+def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
+    weights = load_weights(path, trust=config.trust_checkpoint)
+    check_compatible(weights, module.detector, path)
+    module.detector.load_state_dict(weights)
+
+
+def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
+    """Return the run's folder, and the checkpoint to go on from; the same on all processes."""
+    project = config.run_root.expanduser() / config.wandb.project_name
+
+    def decide() -> list[str | None]:
+        if config.resume is None:
+            return [str(RunFolder.create(project).path), None]
+        run, checkpoint = RunFolder.find(project, config.resume)
+        return [str(run.path), str(checkpoint or newest_loadable(run.checkpoints))]
+
+    path, checkpoint = share("RUN", decide)
+    run = RunFolder(Path(path))
+    if is_first_process():
+        run.lock()
+    return run, Path(checkpoint) if checkpoint else None
+
+
+def _with_seed(
+    config: TrainConfig, resolved: dict[str, Any], checkpoint: Path | None
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """Draw a seed where none is set, or take the resumed run's, so that the config names what was used."""
+    seed = config.reproduce.seed_everything
+    if seed is None:
+        kept = read_checkpoint(checkpoint)["config"]["reproduce"]["seed_everything"] if checkpoint else None
+        seed = share("SEED", lambda: secrets.randbelow(2**31)) if kept is None else kept
+    seed_everything(seed, verbose=False)
+    reproduce = config.reproduce.model_copy(update={"seed_everything": seed})
+    resolved = {**resolved, "reproduce": {**resolved["reproduce"], "seed_everything": seed}}
+    return config.model_copy(update={"reproduce": reproduce}), resolved
+
+
+def _forget_rows_after(step: int, loggers: list[Any]) -> None:
+    for logger in loggers:
+        if isinstance(logger, MetricsCsv):
+            logger.forget_after(step)
+
+
+def _validation_folder(config: ValidationConfig) -> Path:
+    """Make a new folder under the run of the checkpoint, or beside runs for a checkpoint from elsewhere."""
+    run = run_of_checkpoint(config.checkpoint)
+    split = "test" if config.use_test_set else "val"
+    parent = run.path if run is not None else config.run_root.expanduser() / config.wandb.project_name
+    name = f"validation_{split}_{config.checkpoint.stem}"
+    for attempt in range(1, 10_000):
+        folder = parent / (name if attempt == 1 else f"{name}_{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("ten thousand validations of one checkpoint")

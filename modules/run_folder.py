@@ -1,0 +1,92 @@
+"""One run, one folder: runs/<project>/<run id>/."""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import string
+from pathlib import Path
+from typing import IO
+
+from config.errors import UserError
+
+ID_LENGTH = 8  # as WandB's
+
+
+class RunFolder:
+    """Where a run keeps everything. Made new, never over an old one; a resumed run goes on in its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, project_folder: Path) -> RunFolder:
+        """Make a folder with a new id. Two runs of the same second get two folders."""
+        alphabet = string.ascii_lowercase + string.digits
+        try:
+            project_folder.mkdir(parents=True, exist_ok=True)
+            while True:
+                path = project_folder / "".join(secrets.choice(alphabet) for _ in range(ID_LENGTH))
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    continue
+            run = cls(path)
+            run.checkpoints.mkdir()
+        except OSError as error:
+            raise UserError(f"{project_folder}: the run folder cannot be made: {error}. Set run_root=FOLDER") from error
+        return run
+
+    @classmethod
+    def find(cls, project_folder: Path, wanted: str) -> tuple[RunFolder, Path | None]:
+        """Return the run that `resume=` means, and the checkpoint if its path was given.
+
+        `wanted` is `latest`, a run id, the path of a run folder, or the path of a checkpoint in one.
+        """
+        path = Path(wanted).expanduser()
+        if wanted == "latest":
+            runs = [run for run in project_folder.glob("*") if any((run / "checkpoints").glob("*.ckpt"))]
+            if not runs:
+                raise UserError(
+                    f"resume=latest: no run with a checkpoint under {project_folder}. Start one without resume="
+                )
+            return cls(
+                max(runs, key=lambda run: max(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt")))
+            ), None
+        if path.is_file():
+            run = run_of_checkpoint(path)
+            if run is None:
+                raise UserError(
+                    f"resume={wanted}: not inside a run folder (<run>/checkpoints/NAME.ckpt). weights={wanted} starts a new run from it"
+                )
+            return run, path
+        for candidate in (path, project_folder / wanted, *project_folder.parent.glob(f"*/{wanted}")):
+            if (candidate / "checkpoints").is_dir():
+                return cls(candidate.resolve()), None
+        known = ", ".join(sorted(run.name for run in project_folder.glob("*") if run.is_dir())) or "none"
+        raise UserError(f"resume={wanted}: no such run, folder or checkpoint. Runs under {project_folder}: {known}")
+
+    def lock(self) -> None:
+        """Keep a second process from writing into the same run; the lock ends with the process."""
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{self.path}: another process is training in this run folder. Stop it first") from error
+
+
+def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
+    """Return the run folder that a checkpoint lies in, or None if it lies elsewhere."""
+    folder = checkpoint.resolve().parent
+    inside = folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file()
+    return RunFolder(folder.parent) if inside else None

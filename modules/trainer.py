@@ -1,0 +1,93 @@
+"""Lightning's Trainer, as a run needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from callbacks.visualization import DetectionPictures
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies import DDPStrategy
+
+from callbacks.checkpoint import AtomicCheckpointIO, CheckpointWriter, RandomState
+from callbacks.faults import DamageCounter
+from callbacks.gradient_guard import GradientGuard
+from callbacks.progress import progress_callback
+from callbacks.run_record import RunRecord
+from callbacks.signals import LoaderWatch, SignalHandling
+from config.hardware import Device
+from config.schema import Config, TrainConfig
+from modules.loggers import build_loggers
+from modules.processes import local_world_size
+from modules.run_folder import RunFolder
+
+
+def training_trainer(
+    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling, resolved: dict[str, Any]
+) -> tuple[Trainer, CheckpointWriter]:
+    """Return the Trainer of a run, and its checkpoint writer, which knows the best and last files."""
+    io, watch = AtomicCheckpointIO(), LoaderWatch(signals)
+    writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
+    every = 1 if device.accelerator == "cpu" else config.logging.train.log_every_n_steps
+    callbacks: list[Callback] = [
+        signals,
+        RandomState(),
+        GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
+        DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
+        *_pictures(config, run),
+        progress_callback(),
+        RunRecord(run, writer, watch),
+        writer,  # last: what the others keep is in the checkpoint
+    ]
+    by_steps = config.validation.val_check_interval is not None
+    trainer = Trainer(
+        **_hardware_arguments(config, device),
+        max_steps=config.training.max_steps,
+        max_epochs=config.training.max_epochs,
+        limit_train_batches=config.training.limit_train_batches,
+        limit_val_batches=config.validation.limit_val_batches,
+        val_check_interval=config.validation.val_check_interval,
+        check_val_every_n_epoch=None if by_steps else config.validation.check_val_every_n_epoch,
+        gradient_clip_val=config.training.gradient_clip_val or None,
+        gradient_clip_algorithm="value",
+        log_every_n_steps=config.logging.train.log_every_n_steps,
+        logger=build_loggers(config, run, resolved),
+        callbacks=callbacks,
+        plugins=[io],
+        profiler=watch,
+        num_sanity_val_steps=0,
+        benchmark=config.reproduce.benchmark,
+        deterministic=config.reproduce.deterministic_flag,
+    )
+    return trainer, writer
+
+
+def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]) -> Trainer:
+    """Return the Trainer of a validation or test without training."""
+    return Trainer(
+        **_hardware_arguments(config, device),
+        logger=False,
+        callbacks=[progress_callback(), *callbacks],
+        limit_val_batches=config.validation.limit_val_batches,
+        limit_test_batches=config.validation.limit_val_batches,
+    )
+
+
+def _hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
+    devices = list(device.indices) or local_world_size()
+    count = len(device.indices) or local_world_size()
+    backend = config.hardware.dist_backend if device.accelerator == "gpu" else "gloo"
+    strategy = DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True) if count > 1 else "auto"
+    return {
+        "accelerator": device.accelerator,
+        "devices": devices,
+        "strategy": strategy,
+        "precision": device.precision,
+        "use_distributed_sampler": False,  # the plan deals lanes to ranks
+        "enable_checkpointing": False,  # callbacks/checkpoint.py writes them
+        "enable_model_summary": False,
+    }
+
+
+def _pictures(config: Config, run: RunFolder) -> list[Callback]:
+    settings = config.logging.validation.high_dim
+    return [DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)] if settings.enable else []
