@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from callbacks.signals import SignalHandling, StopRequested
 from config.errors import UserError
 from config.schema import CheckpointConfig
-from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
+from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO, step_of
 
 MONITOR = "AP"
 
@@ -138,10 +137,7 @@ class CheckpointWriter(Callback):
 
 def newest_last(folder: Path) -> Path | None:
     """Return the last_*.ckpt with the highest step, or None."""
-    found = [
-        (int(match[1]), path) for path in folder.glob("last_*.ckpt") if (match := re.search(r"step=(\d+)", path.name))
-    ]
-    return max(found)[1] if found else None
+    return max(folder.glob("last_*.ckpt"), key=step_of, default=None)
 
 
 def _run_missed_validation(trainer: Trainer) -> None:

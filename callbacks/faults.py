@@ -33,8 +33,8 @@ class DamageCounter(Callback):
                 file.write(f"step {trainer.global_step}: {fault}\n")
         if self.count > self._limit:
             raise UserError(
-                f"{self.count} damaged chunks (training.max_damaged_chunks={self._limit}); they stand in {self._log_file}. "
-                "Preprocess these sequences again, or raise the limit"
+                f"{self.count} damaged chunks, more than training.max_damaged_chunks={self._limit}. They stand in "
+                f"{self._log_file}: preprocess these sequences again, or raise the limit"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -70,8 +70,8 @@ class GradientGuard(Callback):
             if self._in_a_row >= self._limit:
                 raise UserError(
                     f"step {address['step']}: the loss or gradient was not finite for {self._limit} steps in a row "
-                    f"(training.max_skipped_steps). Their batches stand in {self._log_file}. Go on from a checkpoint before "
-                    "that with a lower training.learning_rate or training.precision=32"
+                    f"(training.max_skipped_steps). Their batches stand in {self._log_file}. Resume from a checkpoint "
+                    "before that with a lower training.learning_rate, or with training.precision=32"
                 )
         self._flags.clear()
         self._addresses.clear()

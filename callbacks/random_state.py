@@ -13,7 +13,7 @@ from modules.processes import gather_objects
 
 
 class RandomState(Callback):
-    """Keeps every process's random states in the checkpoint, so that a resumed run draws what the unbroken one would."""
+    """Keeps every process's random states, so that a resumed run draws what the unbroken one would have drawn."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None

@@ -17,7 +17,7 @@ AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a r
 _NOTHING, _SAVE, _STOP = 0, 1, 2
 
 
-class StopRequested(Exception):
+class StopRequested(Exception):  # noqa: N818 (no error: the user asked for it)
     """Raised at a safe place after a stop signal. Callbacks see it in `on_exception`, before anything is torn down."""
 
     def __init__(self, signum: int) -> None:
@@ -32,9 +32,9 @@ class StopRequested(Exception):
 class SignalHandling(Callback):
     """Turns signals into a stop at the next boundary between two steps, or between two validation batches.
 
-    A handler may run between any two bytecodes, so it only takes a note. The exception: while the main thread waits
-    for the loader nothing is half done, and the loader may wait for long, so there the handler raises at once (only with
-    one process: several must stop at the same step).
+    A handler may run between any two bytecodes, so it only takes a note. But while the main thread waits for the
+    loader nothing is half done, and it may wait for long: there the handler raises at once (with one process only:
+    several must stop at the same step).
     """
 
     def __init__(self) -> None:

@@ -55,25 +55,21 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, its tensors mapped from the file. Raises UserError if it is not whole or not ours."""
+    """Return a checkpoint's content, tensors mapped from the file. Raises UserError if it is not whole or not ours."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # zip, pickle and torch each have errors of their own for a broken file
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}): {_first_line(error)}"
-        ) from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}): {reason}") from error
     if not isinstance(content, dict) or "config" not in content or "loops" not in content:
-        raise UserError(
-            f"{path}: not a checkpoint of a run, so nothing can be resumed. weights={path} takes its weights"
-        )
+        raise UserError(f"{path}: not a checkpoint of a run, so it cannot be resumed. weights={path} takes its weights")
     return content
 
 
 def newest_loadable(folder: Path) -> Path:
     """Return the checkpoint with the highest step that can be read. Raises UserError if there is none."""
-    steps = {path: int(match[1]) for path in folder.glob("*.ckpt") if (match := re.search(r"step=(\d+)", path.name))}
     problems = []
-    for path in sorted(steps, key=lambda path: (steps[path], path.name), reverse=True):
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: (step_of(path), path.name), reverse=True):
         try:
             read_checkpoint(path)
         except UserError as error:
@@ -84,5 +80,7 @@ def newest_loadable(folder: Path) -> Path:
     raise UserError(f"{folder}: no checkpoint to go on from. " + "; ".join(problems))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+def step_of(path: Path) -> int:
+    """Return the training step that a checkpoint's name tells, -1 if it tells none."""
+    match = re.search(r"step=(\d+)", path.name)
+    return int(match[1]) if match else -1

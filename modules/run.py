@@ -9,12 +9,12 @@ from typing import Any
 from callbacks.visualization import DetectionPictures
 from pytorch_lightning import Callback, seed_everything
 
-from callbacks.checkpoint import newest_loadable, read_checkpoint
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested
 from config.hardware import count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from models.pretrained import check_compatible, load_weights
+from modules.checkpoint_file import newest_loadable, read_checkpoint
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.loggers import MetricsCsv

@@ -55,19 +55,17 @@ class RunFolder:
         """
         path = Path(wanted).expanduser()
         if wanted == "latest":
-            runs = [run for run in project_folder.glob("*") if any((run / "checkpoints").glob("*.ckpt"))]
-            if not runs:
-                raise UserError(
-                    f"resume=latest: no run with a checkpoint under {project_folder}. Start one without resume="
-                )
-            return cls(
-                max(runs, key=lambda run: max(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt")))
-            ), None
+            files = project_folder.glob("*/checkpoints/*.ckpt")
+            newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+            if newest is None:
+                raise UserError(f"resume=latest: no run with a checkpoint under {project_folder}. Leave resume= out")
+            return cls(newest.parent.parent), None
         if path.is_file():
             run = run_of_checkpoint(path)
             if run is None:
                 raise UserError(
-                    f"resume={wanted}: not inside a run folder (<run>/checkpoints/NAME.ckpt). weights={wanted} starts a new run from it"
+                    f"resume={wanted}: not inside a run folder (RUN/checkpoints/NAME.ckpt). "
+                    f"weights={wanted} starts a new run from it"
                 )
             return run, path
         for candidate in (path, project_folder / wanted, *project_folder.parent.glob(f"*/{wanted}")):

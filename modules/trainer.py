@@ -8,14 +8,16 @@ from callbacks.visualization import DetectionPictures
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 
-from callbacks.checkpoint import AtomicCheckpointIO, CheckpointWriter, RandomState
+from callbacks.checkpoint import CheckpointWriter
 from callbacks.faults import DamageCounter
 from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import progress_callback
+from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from callbacks.signals import LoaderWatch, SignalHandling
 from config.hardware import Device
 from config.schema import Config, TrainConfig
+from modules.checkpoint_file import AtomicCheckpointIO
 from modules.loggers import build_loggers
 from modules.processes import local_world_size
 from modules.run_folder import RunFolder
