@@ -1,0 +1,31 @@
+# make demo   toy data, training, validation: everything once, in about a quarter of an hour on two cores
+# make test   all tests
+# make lint   the linter and the formatter's check
+
+PYTHON_3_11 ?= $(shell command -v python3.11 || command -v python3)
+PYTHON := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: .venv/installed
+
+.venv/installed: requirements.txt
+	@$(PYTHON_3_11) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed, found $$($(PYTHON_3_11) --version). Set PYTHON_3_11=/path/to/python3.11"; exit 1; }
+	@$(PYTHON_3_11) -m venv .venv || { echo "Debian and Ubuntu: apt-get install python3-venv, then again"; exit 1; }
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet -r requirements.txt
+	@touch $@
+
+demo: install
+	@$(PYTHON) scripts/demo.py
+
+test: install
+	$(PYTHON) -m pytest -q
+
+lint: install
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
