@@ -1,0 +1,160 @@
+"""Events and boxes as pictures, for the validation callback and scripts/render.py."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+from matplotlib import font_manager
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+BACKGROUND_RGB = (14, 17, 24)
+POLARITY_RGB = ((64, 130, 255), (255, 176, 84))  # darker: blue, brighter: amber; told apart by the colour-blind, too
+WIDTH_PX = 1280  # pictures are enlarged towards this
+# Far apart from one another and from the events' blue and amber.
+_PALETTE = (
+    "#3ddc84",
+    "#ff5c8a",
+    "#ffe14d",
+    "#4de3ff",
+    "#b388ff",
+    "#ff7a3d",
+    "#f4f4f4",
+    "#9ccc3c",
+    "#e04dff",
+    "#2fa8a0",
+)
+
+
+@dataclass(frozen=True)
+class PictureBoxes:
+    """Boxes of one frame; `scores` is None for ground truth."""
+
+    xywh: Float32[ndarray, "n 4"]  # left, top, width, height in pixels of the frame
+    class_id: Int[ndarray, " n"]
+    scores: Float32[ndarray, " n"] | None = None
+
+
+def class_rgb(class_id: int) -> tuple[int, int, int]:
+    """The class' colour, the same in every picture."""
+    if class_id < len(_PALETTE):
+        return tuple(bytes.fromhex(_PALETTE[class_id][1:]))
+    red, green, blue = colorsys.hsv_to_rgb(class_id * 0.618 % 1, 0.6, 1)  # golden ratio: neighbours lie far apart
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_events(frame: UInt8[ndarray, "channels h w"]) -> UInt8[ndarray, "h w 3"]:
+    """Polarity gives the colour, number and recency of events the brightness.
+
+    Args:
+        frame: stacked histogram, channel = polarity * bins + bin, the last bin being the latest.
+    """
+    bins = frame.shape[0] // 2
+    recency = np.linspace(0.35, 1.0, bins, dtype=np.float32)
+    weight = np.einsum("pbhw,b->phw", frame.reshape(2, bins, *frame.shape[1:]).astype(np.float32), recency)
+    total = weight.sum(axis=0)
+    # One event must be seen, fifty must not blind.
+    brightness = np.clip(0.45 + 0.55 * np.log1p(total) / np.log1p(12.0), 0, 1) * (total > 0)
+    colours = np.array(POLARITY_RGB, np.float32)
+    mixed = np.einsum("phw,pc->hwc", weight, colours) / np.maximum(total, 1e-6)[..., None]
+    background = np.array(BACKGROUND_RGB, np.float32)
+    picture = background + brightness[..., None] * (mixed - background)
+    return picture.round().astype(np.uint8)
+
+
+def draw_frame(
+    frame: UInt8[ndarray, "channels h w"],
+    classes: Sequence[str],
+    predictions: PictureBoxes | None = None,
+    truth: PictureBoxes | None = None,
+    caption: str = "",
+) -> Image.Image:
+    """Events, predictions in their class' colour with name and score, ground truth as thin dashed lines; a caption.
+
+    Small frames are enlarged by a whole factor, so that a pixel stays a square and text stays sharp.
+    """
+    events = draw_events(frame)
+    scale = max(1, round(WIDTH_PX / events.shape[1]))
+    picture = Image.fromarray(events).resize(
+        (events.shape[1] * scale, events.shape[0] * scale), Image.Resampling.NEAREST
+    )
+    overlay = Image.new("RGBA", picture.size)
+    draw = ImageDraw.Draw(overlay)
+    # Fills first, then the ground truth, then the labels: nothing that must be read is covered.
+    if predictions is not None:
+        _draw_solid(draw, predictions, scale)
+    if truth is not None:
+        _draw_dashed(draw, truth, scale)
+    labelled = predictions if predictions is not None else truth
+    if labelled is not None:
+        _draw_labels(draw, labelled, classes, scale)
+    if caption:
+        draw.rectangle(
+            (0, picture.height - 26, draw.textlength(caption, _font(15)) + 20, picture.height), fill=(0, 0, 0, 150)
+        )
+        draw.text((10, picture.height - 13), caption, font=_font(15), fill=(225, 228, 235), anchor="lm")
+    return Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
+
+
+def _draw_solid(draw: ImageDraw.ImageDraw, boxes: PictureBoxes, scale: int) -> None:
+    for xywh, class_id in zip(boxes.xywh * scale, boxes.class_id, strict=True):
+        left, top, width, height = xywh.tolist()
+        colour = class_rgb(int(class_id))
+        draw.rectangle((left, top, left + width, top + height), outline=colour, width=2, fill=(*colour, 20))
+
+
+def _draw_dashed(draw: ImageDraw.ImageDraw, boxes: PictureBoxes, scale: int, dash: int = 7, gap: int = 5) -> None:
+    """Thin white dashes: ground truth."""
+    for left, top, width, height in (boxes.xywh * scale).tolist():
+        right, bottom = left + width, top + height
+        for x in np.arange(left, right, dash + gap):
+            for y in (top, bottom):
+                draw.line((x, y, min(x + dash, right), y), fill="white")
+        for y in np.arange(top, bottom, dash + gap):
+            for x in (left, right):
+                draw.line((x, y, x, min(y + dash, bottom)), fill="white")
+
+
+def _draw_labels(draw: ImageDraw.ImageDraw, boxes: PictureBoxes, classes: Sequence[str], scale: int) -> None:
+    """Filled tags on top of the boxes, inside the picture in any case; the best score last, so that it lies on top."""
+    font = _font(15)
+    order = np.argsort(boxes.scores, kind="stable") if boxes.scores is not None else range(len(boxes.xywh))
+    for row in order:
+        class_id = int(boxes.class_id[row])
+        colour = class_rgb(class_id)
+        text = classes[class_id] if class_id < len(classes) else f"class {class_id}"
+        if boxes.scores is not None:
+            text += f" {100 * float(boxes.scores[row]):.0f}"
+        width, height = draw.textlength(text, font) + 8, 19
+        left = min(max(float(boxes.xywh[row, 0]) * scale, 0), draw.im.size[0] - width)
+        top = max(float(boxes.xywh[row, 1]) * scale - height, 0)
+        draw.rectangle((left, top, left + width, top + height), fill=(*colour, 235))
+        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+        ink = (10, 12, 16) if luminance > 120 else (255, 255, 255)
+        draw.text((left + 4, top + height / 2), text, font=font, fill=ink, anchor="lm")
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib brings this font along: it is there on any machine."""
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
+    """One line that explains colours and lines."""
+    picture = Image.new("RGB", (width, 30), (0, 0, 0))
+    draw = ImageDraw.Draw(picture)
+    x = 10.0
+    entries = [(name, class_rgb(index)) for index, name in enumerate(classes)]
+    entries += [("events, brighter", POLARITY_RGB[1]), ("events, darker", POLARITY_RGB[0])]
+    for name, colour in entries:
+        draw.rectangle((x, 10, x + 10, 20), fill=colour)
+        draw.text((x + 16, 15), name, font=_font(13), fill=(215, 218, 225), anchor="lm")
+        x += draw.textlength(name, _font(13)) + 34
+    draw.text((x, 15), "- - -  ground truth", font=_font(13), fill="white", anchor="lm")
+    return picture
