@@ -1,0 +1,211 @@
+"""The index of a split: what its sequences hold, in one file, so that a start need not open every folder.
+
+The index is kept beside the data (or, where that is read-only, in the user's cache folder) and checked by size and time
+of each sequence's files; only sequences that changed are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+
+from config.errors import UserError
+from config.schema import DatasetConfig
+from data.sequence import read_labels, read_npy
+
+_THREADS = 16  # stat and open wait for the file system, not for the processor
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """The sequences of one split, sorted by name, and their labelled frames back to back."""
+
+    split: Path
+    names: ndarray  # [s] str
+    fingerprint: Int64[ndarray, "s f"]  # sizes and times of a sequence's files
+    num_frames: Int64[ndarray, " s"]
+    first_label: Int64[ndarray, " s+1"]  # where a sequence's labelled frames begin
+    label_frame: Int64[ndarray, " k"]  # frame index of each labelled frame
+    class_counts: Int64[ndarray, "k c"]  # boxes per class, as loaded
+    unknown_ids: Int64[ndarray, " s"]  # boxes per sequence whose class id is not in the data set's list
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, sequence: int) -> Path:
+        return self.split / str(self.names[sequence])
+
+    @property
+    def label_sequence(self) -> Int64[ndarray, " k"]:
+        """The sequence of each labelled frame."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first_label))
+
+    def training_streams(self, length: int) -> Int64[ndarray, "r 3"]:
+        """Rows (sequence, start, stop): stretches of frames, cut wherever no label occurs for more than `length` frames.
+
+        Each begins length - 1 frames before its first label (or where the sequence begins) and ends with its last.
+        """
+        sequence, frame = self.label_sequence, self.label_frame
+        if len(frame) == 0:
+            return np.zeros((0, 3), dtype=np.int64)
+        cut = (np.diff(sequence) != 0) | (np.diff(frame) > length)
+        first, last = np.append(True, cut), np.append(cut, True)
+        start = np.maximum(frame[first] - length + 1, 0)
+        return np.stack([sequence[first], start, frame[last] + 1], axis=1)
+
+    def evaluation_streams(self, length: int) -> Int64[ndarray, "r 3"]:
+        """Rows (sequence, start, stop): each labelled sequence from length - 1 frames before its first label to its end."""
+        labelled = np.flatnonzero(np.diff(self.first_label))
+        first = self.label_frame[self.first_label[labelled]]
+        return np.stack([labelled, np.maximum(first - length + 1, 0), self.num_frames[labelled]], axis=1)
+
+    def random_chunks(self, length: int) -> Int64[ndarray, "c 2"]:
+        """Rows (sequence, start): one chunk per labelled frame, which ends it; frames too early for that are left out."""
+        whole = self.label_frame >= length - 1
+        return np.stack([self.label_sequence[whole], self.label_frame[whole] - length + 1], axis=1)
+
+    def chunk_weights(self, chunks: Int64[ndarray, "c 2"], length: int) -> Float64[ndarray, " c"]:
+        """Weight of each chunk: the sum over its boxes of 1 / (boxes of that class in all chunks)."""
+        key = self.label_sequence * (1 << 40) + self.label_frame
+        begin = chunks[:, 0] * (1 << 40) + chunks[:, 1]
+        total = np.concatenate([np.zeros_like(self.class_counts[:1]), np.cumsum(self.class_counts, axis=0)])
+        counts = total[np.searchsorted(key, begin + length)] - total[np.searchsorted(key, begin)]
+        return (counts / np.maximum(counts.sum(axis=0), 1)).sum(axis=1)
+
+
+def load_index(dataset: DatasetConfig, split: str) -> SplitIndex:
+    """The index of `dataset.path / split`: from its file where that still fits, else built and written.
+
+    Raises UserError where the split is missing or empty, or a sequence's labels cannot be read.
+    """
+    folder = dataset.path / split
+    if not folder.is_dir():
+        raise UserError(f"{folder} not found. Check dataset.path, or make the data set with scripts/preprocess.py")
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{folder} has no sequences. Check dataset.path, or run scripts/preprocess.py")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        fingerprint = np.array(list(pool.map(lambda name: _fingerprint(folder / name, dataset), names, chunksize=16)))
+        cached = next(filter(None, (_read(path, folder) for path in _places(folder, dataset))), None)
+        if cached is not None and list(cached.names) == names and np.array_equal(cached.fingerprint, fingerprint):
+            return cached
+        known = _known(cached)
+        entries = list(
+            pool.map(
+                lambda i: known.get((names[i], fingerprint[i].tobytes())) or _entry(folder / names[i], dataset),
+                range(len(names)),
+                chunksize=16,
+            )
+        )
+    index = _assemble(folder, names, fingerprint, entries)
+    _write(index, dataset)
+    return index
+
+
+_Entry = tuple[int, ndarray, ndarray, int]  # frames, label frames, class counts, unknown ids
+
+
+def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
+    labels = read_labels(path, dataset)
+    t_us = read_npy(path / "event_representations_v2" / dataset.ev_repr_name / "timestamps_us.npy")
+    class_id = labels.boxes[:, 0].astype(np.int64)
+    known = class_id < dataset.num_classes
+    cell = labels.box_image[known] * dataset.num_classes + class_id[known]
+    counts = np.bincount(cell, minlength=len(labels.frames) * dataset.num_classes)
+    return len(t_us), labels.frames, counts.reshape(-1, dataset.num_classes), int((~known).sum())
+
+
+def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: list[_Entry]) -> SplitIndex:
+    num_frames, label_frames, class_counts, unknown_ids = zip(*entries, strict=True)
+    return SplitIndex(
+        split=folder,
+        names=np.array(names),
+        fingerprint=fingerprint,
+        num_frames=np.array(num_frames, dtype=np.int64),
+        first_label=np.concatenate([[0], np.cumsum([len(frames) for frames in label_frames])]).astype(np.int64),
+        label_frame=np.concatenate(label_frames),
+        class_counts=np.concatenate(class_counts),
+        unknown_ids=np.array(unknown_ids, dtype=np.int64),
+    )
+
+
+def _known(index: SplitIndex | None) -> dict[tuple[str, bytes], _Entry]:
+    """The entries of an index by name and fingerprint."""
+    if index is None:
+        return {}
+    parts = [slice(*pair) for pair in zip(index.first_label[:-1], index.first_label[1:], strict=True)]
+    return {
+        (str(name), index.fingerprint[i].tobytes()): (
+            int(index.num_frames[i]),
+            index.label_frame[parts[i]],
+            index.class_counts[parts[i]],
+            int(index.unknown_ids[i]),
+        )
+        for i, name in enumerate(index.names)
+    }
+
+
+def _fingerprint(path: Path, dataset: DatasetConfig) -> list[int]:
+    """Sizes and modification times of the files that the index tells of."""
+    representation = path / "event_representations_v2" / dataset.ev_repr_name
+    files = (
+        path / "labels_v2" / "labels.npz",
+        representation / "objframe_idx_2_repr_idx.npy",
+        representation / "timestamps_us.npy",
+    )
+    try:
+        stats = [file.stat() for file in files]
+        return [value for stat in stats for value in (stat.st_size, stat.st_mtime_ns)]
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} is missing. Run scripts/preprocess.py for this recording again, or check "
+            "dataset.ev_repr_name"
+        ) from error
+
+
+def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:
+    """Files that may hold the index: beside the data, and in the user's cache folder."""
+    settings = (_VERSION, dataset.ev_repr_name, dataset.classes, dataset.resolution_hw, dataset.downsample_by_factor_2)
+    key = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamrvt"
+    return folder / f".index_{key}.npz", cache / f"index_{place}_{key}.npz"
+
+
+def _read(path: Path, folder: Path) -> SplitIndex | None:
+    try:
+        with np.load(path) as content:
+            return SplitIndex(
+                split=folder, **{f.name: content[f.name] for f in fields(SplitIndex) if f.name != "split"}
+            )
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None  # no index, or one that a crash cut short: it is made anew
+
+
+def _write(index: SplitIndex, dataset: DatasetConfig) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{field.name: getattr(index, field.name) for field in fields(index) if field.name != "split"})
+    for path in _places(index.split, dataset):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(buffer.getbuffer())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+            return
+        except OSError:
+            continue  # a read-only data set
+    warnings.warn(f"the index of {index.split} could not be written; every start reads all its labels", stacklevel=2)

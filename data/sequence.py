@@ -1,0 +1,196 @@
+"""One sequence folder: frames, times and labelled frames by frame index.
+
+The folder has RVT's layout; where a compact frame store lies beside the frames file, it is read instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the Blosc filter of the frames files
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+from numpy import ndarray
+
+from config.errors import UserError
+from config.schema import DatasetConfig
+from data.frame_store import FrameStore, compact_path
+
+_REMEDY = "Run scripts/preprocess.py for this recording again; scripts/check_dataset.py lists all damaged files"
+
+
+class FrameReader(Protocol):
+    """Frames of one file, in order; the handle stays open until `close`."""
+
+    path: Path
+    frame_chw: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"]) -> None:
+        """Write frames start..stop-1 over out[: stop - start]. Raises UserError where a frame is damaged."""
+
+    def close(self) -> None: ...
+
+
+class Hdf5Frames:
+    """The frames file of RVT's layout. Raises UserError for a missing or damaged file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise UserError(f"{path} not found. Check dataset.path and dataset.downsample_by_factor_2")
+        try:
+            # No file locks: data sets lie on read-only and network file systems, and nobody writes here.
+            self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+            self._data: h5py.Dataset = self._file["data"]
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
+        if self._data.ndim != 4 or self._data.dtype != np.uint8:
+            raise UserError(
+                f"{path}: 'data' is {self._data.dtype} {self._data.shape}, not uint8 [N, C, H, W]. {_REMEDY}"
+            )
+        self.frame_chw: tuple[int, int, int] = self._data.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"]) -> None:
+        try:
+            self._data.read_direct(out, np.s_[start:stop], np.s_[: stop - start])
+        except OSError as error:
+            raise UserError(f"{self.path}: frames {start}..{stop - 1} are damaged ({error}). {_REMEDY}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass
+class Labels:
+    """The labelled frames of a stretch of frames, and their boxes. A labelled frame without boxes counts, too."""
+
+    frames: Int64[ndarray, " k"]  # ascending, counted from the stretch's first frame
+    boxes: Float32[ndarray, "n 5"]  # class, x, y, w, h in pixels of the loaded frame; x, y is the top-left corner
+    box_image: Int64[ndarray, " n"]  # position in `frames`, ascending
+
+    @staticmethod
+    def none() -> Labels:
+        return Labels(np.zeros(0, np.int64), np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
+
+
+class Sequence:
+    """One sequence folder, read lazily: nothing is opened before it is asked for, and then only once.
+
+    Raises UserError, naming the file, where one is missing or damaged.
+    """
+
+    def __init__(self, path: Path, dataset: DatasetConfig) -> None:
+        self.path = path
+        self._dataset = dataset
+        self._representation = path / "event_representations_v2" / dataset.ev_repr_name
+        self._reader: FrameReader | None = None
+        self._labels: Labels | None = None
+        self._t_us: Int64[ndarray, " n"] | None = None
+
+    @property
+    def frame_chw(self) -> tuple[int, int, int]:
+        return self._open_frames().frame_chw
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self._open_frames())
+
+    def frames(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"] | None = None) -> UInt8[ndarray, "l c h w"]:
+        """Frames start..stop-1, written to `out` if given; past the end of the sequence they are empty.
+
+        The frames of `out` must each be contiguous; the whole need not be.
+        """
+        reader = self._open_frames()
+        if out is None:
+            out = np.empty((stop - start, *reader.frame_chw), dtype=np.uint8)
+        if out.shape[1:] != reader.frame_chw:
+            raise UserError(
+                f"{reader.path}: frames are {reader.frame_chw}, but the config says {out.shape[1:]} (channels, height, "
+                "width). Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
+            )
+        present = min(stop, len(reader)) - start
+        for i in range(present):
+            reader.read(start + i, start + i + 1, out[i : i + 1])
+        out[max(present, 0) :] = 0
+        return out
+
+    def t_us(self, start: int, stop: int) -> Int64[ndarray, " l"]:
+        """End of each frame's window; -1 past the end of the sequence."""
+        if self._t_us is None:
+            self._t_us = read_npy(self._representation / "timestamps_us.npy").astype(np.int64)
+        t_us = self._t_us[start:stop]
+        return np.pad(t_us, (0, stop - start - len(t_us)), constant_values=-1)
+
+    def labels(self, start: int, stop: int) -> Labels:
+        """Labelled frames among start..stop-1, in pixels of the loaded frame, clamped to it, without flat boxes."""
+        if self._labels is None:
+            self._labels = read_labels(self.path, self._dataset)
+        first, last = np.searchsorted(self._labels.frames, (start, stop))
+        boxes = slice(*np.searchsorted(self._labels.box_image, (first, last)))
+        return Labels(
+            self._labels.frames[first:last] - start,
+            self._labels.boxes[boxes].copy(),  # augmentation works in place
+            self._labels.box_image[boxes] - first,
+        )
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _open_frames(self) -> FrameReader:
+        if self._reader is None:
+            path = self._representation / self._dataset.frames_file_name
+            compact = compact_path(path)
+            self._reader = FrameStore(compact) if compact.is_file() else Hdf5Frames(path)
+        return self._reader
+
+
+def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
+    """All labels of a sequence folder as `Sequence.labels` gives them."""
+    boxes_path = path / "labels_v2" / "labels.npz"
+    frames = read_npy(path / "event_representations_v2" / dataset.ev_repr_name / "objframe_idx_2_repr_idx.npy")
+    try:
+        with np.load(boxes_path) as content:
+            raw, first_box = content["labels"], content["objframe_idx_2_label_idx"]
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise UserError(f"{boxes_path} is missing or damaged ({error}). {_REMEDY}") from error
+    if len(frames) != len(first_box) or (len(first_box) and not first_box[-1] <= len(raw)):
+        raise UserError(
+            f"{boxes_path}: {len(first_box)} labelled frames, but objframe_idx_2_repr_idx.npy has {len(frames)}. {_REMEDY}"
+        )
+    box_image = np.repeat(np.arange(len(first_box)), np.diff(np.append(first_box, len(raw))))
+    boxes = loaded_boxes(raw[len(raw) - len(box_image) :], dataset)
+    keep = (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
+    return Labels(frames.astype(np.int64), boxes[keep], box_image[keep])
+
+
+def loaded_boxes(raw: ndarray, dataset: DatasetConfig) -> Float32[ndarray, "n 5"]:
+    """Class, x, y, w, h in pixels of the loaded frame, clamped to it; a box outside of it comes out flat.
+
+    `raw` is a structured array in sensor pixels with the fields class_id, x, y, w, h.
+    """
+    corners = np.stack([raw["x"], raw["y"], raw["x"] + raw["w"], raw["y"] + raw["h"]], axis=1).astype(np.float32)
+    scales = ((dataset.resolution_hw, 1.0), (dataset.frame_hw, 0.5 if dataset.downsample_by_factor_2 else 1.0))
+    for (height, width), scale in scales:
+        corners *= np.float32(scale)
+        largest = np.tile(np.array([width - 1, height - 1], dtype=np.float32), 2)
+        corners = np.clip(corners, 0, largest)
+    class_id = raw["class_id"].astype(np.float32)[:, None]
+    return np.concatenate([class_id, corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def read_npy(path: Path) -> ndarray:
+    """The array in a .npy file. Raises UserError where it is missing or damaged."""
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}). {_REMEDY}") from error

@@ -1,0 +1,215 @@
+"""The LightningDataModule: plans, loaders, and the plan position that a checkpoint keeps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
+
+from config.errors import UserError
+from config.schema import Config
+from data.batch import SequenceBatch
+from data.dataset import ChunkDataset
+from data.index import SplitIndex, load_index
+from data.plan import ChunkRead, EvaluationPlan, TrainingPlan
+
+Split = Literal["train", "val", "test"]
+_SPLITS = {TrainerFn.FITTING: ("train", "val"), TrainerFn.VALIDATING: ("val",), TrainerFn.TESTING: ("test",)}
+
+
+class EventDataModule(LightningDataModule):
+    """Streams of chunks for training, validation and test.
+
+    Pass `use_distributed_sampler=False` to the Trainer: the plans share out the lanes among the ranks themselves.
+    Raises UserError for a data set that cannot work.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer sequences than ranks
+        self._config = config
+        self._indices: dict[Split, SplitIndex] = {}
+        self._plan: TrainingPlan | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    # --- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """One process reads what changed in the data set since the last run; the others find the index made."""
+        for split in _SPLITS[self.trainer.state.fn]:
+            load_index(self._config.dataset, split)
+
+    def train_dataloader(self) -> DataLoader:
+        rank, _ = self._rank_and_world_size()
+        sampler = TrainingSampler(self.training_plan(), rank, self._position)
+        return self._loader("train", sampler, self._config.hardware.num_workers.train)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the plan stands: after the batches that were trained, not those that workers have read ahead."""
+        plan = self.training_plan()
+        return {"position": self._position(), "batches_trained": self._batches_trained(), **_identity(plan)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._resumed = state
+
+    # --- what they are made of ---------------------------------------------------------------------------------------
+
+    def index(self, split: Split) -> SplitIndex:
+        """The split's index, read once."""
+        if split not in self._indices:
+            index = load_index(self._config.dataset, split)
+            unknown = index.unknown_ids.nonzero()[0]
+            if len(unknown):
+                raise UserError(
+                    f"{index.path(unknown[0])}/labels_v2/labels.npz has class ids beyond the "
+                    f"{self._config.dataset.num_classes} of dataset.classes ({len(unknown)} such sequences). "
+                    "Is dataset=... the one that it was preprocessed for?"
+                )
+            self._indices[split] = index
+        return self._indices[split]
+
+    def training_plan(self) -> TrainingPlan:
+        """The plan of all ranks, made once."""
+        if self._plan is None:
+            _, world_size = self._rank_and_world_size()
+            self._plan = make_training_plan(self._config, self.index("train"), world_size)
+        return self._plan
+
+    def _evaluation_loader(self, split: Split) -> DataLoader:
+        rank, world_size = self._rank_and_world_size()
+        length = self._config.dataset.sequence_length
+        streams = self.index(split).evaluation_streams(length)
+        if len(streams) == 0:
+            raise UserError(f"{self._config.dataset.path / split} has no labelled frame. Check its labels_v2 folders")
+        plan = EvaluationPlan(streams, length, self._config.batch_size.eval, world_size)
+        return self._loader(split, EvaluationSampler(plan, rank), self._config.hardware.num_workers.eval)
+
+    def _loader(self, split: Split, sampler: Any, num_workers: int) -> DataLoader:
+        return DataLoader(
+            ChunkDataset(self.index(split), self._config.dataset),
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=num_workers > 0,
+            timeout=self._config.hardware.loader_timeout_s if num_workers else 0,
+        )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _batches_trained(self) -> int:
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _position(self) -> int:
+        """Plan steps of this run so far, over all epochs."""
+        if self._resumed is None:
+            return self._batches_trained()
+        plan, state = self.training_plan(), self._resumed
+        position = state["position"]
+        if _identity(plan) != {key: state[key] for key in _identity(plan)}:
+            warnings.warn(
+                "batch size, number of GPUs, seed or data differ from those of the checkpoint: the epoch that it was in "
+                "is left, and the next one begins",
+                stacklevel=2,
+            )
+            position = -(-position // state["steps_per_epoch"]) * plan.steps_per_epoch
+        return position + self._batches_trained() - state["batches_trained"]
+
+
+def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> TrainingPlan:
+    """The plan that `dataset.train` asks for. Raises UserError where the data set or batch size cannot give it."""
+    dataset, sampling = config.dataset, config.dataset.train
+    num_stream_rows, num_random_rows = rows_per_kind(config)
+    streams = index.training_streams(dataset.sequence_length)
+    chunks = index.random_chunks(dataset.sequence_length)
+    if len(streams) == 0:
+        raise UserError(f"{index.split} has no labelled frame. Check its labels_v2 folders")
+    weights = None
+    if num_random_rows:
+        if len(chunks) == 0:
+            raise UserError(
+                f"{index.split} has no labelled frame with dataset.sequence_length={dataset.sequence_length} frames up "
+                "to it. Take a smaller sequence_length, or dataset.train.sampling=stream"
+            )
+        if sampling.random.weighted_sampling:
+            weights = index.chunk_weights(chunks, dataset.sequence_length)
+            if not weights.any():
+                raise UserError(f"{index.split} has no boxes. Set dataset.train.random.weighted_sampling=false")
+    return TrainingPlan(
+        streams,
+        chunks,
+        length=dataset.sequence_length,
+        num_stream_rows=num_stream_rows,
+        num_random_rows=num_random_rows,
+        seed=config.reproduce.seed_everything or 0,
+        world_size=world_size,
+        weights=weights,
+    )
+
+
+def rows_per_kind(config: Config) -> tuple[int, int]:
+    """Rows of a rank's batch that follow streams, and rows of chunks that stand alone."""
+    batch_size, sampling = config.batch_size.train, config.dataset.train
+    if sampling.sampling != "mixed":
+        return (batch_size, 0) if sampling.sampling == "stream" else (0, batch_size)
+    if batch_size < 2:
+        raise UserError(
+            "dataset.train.sampling=mixed needs a row of each kind, but batch_size.train=1. Take batch_size.train=2 or "
+            "more, or dataset.train.sampling=stream"
+        )
+    share = sampling.mixed.w_random / (sampling.mixed.w_stream + sampling.mixed.w_random)
+    num_random_rows = min(max(round(batch_size * share), 1), batch_size - 1)
+    return batch_size - num_random_rows, num_random_rows
+
+
+@dataclass(frozen=True)
+class TrainingSampler:
+    """Batch sampler: one plan epoch per pass, or what is left of it at the position where the run stands."""
+
+    plan: TrainingPlan
+    rank: int
+    position: Callable[[], int]
+
+    def __len__(self) -> int:
+        return self.plan.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[ChunkRead]]:
+        epoch, first_step = divmod(self.position(), self.plan.steps_per_epoch)
+        for step in range(first_step, self.plan.steps_per_epoch):
+            yield self.plan.batch(epoch, step, self.rank)
+
+
+@dataclass(frozen=True)
+class EvaluationSampler:
+    """Batch sampler over all of a rank's evaluation frames."""
+
+    plan: EvaluationPlan
+    rank: int
+
+    def __len__(self) -> int:
+        return self.plan.num_steps(self.rank)
+
+    def __iter__(self) -> Iterator[list[ChunkRead]]:
+        for step in range(len(self)):
+            yield self.plan.batch(step, self.rank)
+
+
+def _identity(plan: TrainingPlan) -> dict[str, Any]:
+    return {"steps_per_epoch": plan.steps_per_epoch, "signature": plan.signature}
+
+
+def _as_it_is(batch: SequenceBatch) -> SequenceBatch:
+    """Collation: the data set has made the batch already."""
+    return batch
