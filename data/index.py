@@ -53,7 +53,7 @@ class SplitIndex:
         return np.repeat(np.arange(len(self)), np.diff(self.first_label))
 
     def training_streams(self, length: int) -> Int64[ndarray, "r 3"]:
-        """Rows (sequence, start, stop): stretches of frames, cut wherever no label occurs for more than `length` frames.
+        """Rows (sequence, start, stop): sequences, cut wherever no label occurs for more than `length` frames.
 
         Each begins length - 1 frames before its first label (or where the sequence begins) and ends with its last.
         """
@@ -66,13 +66,13 @@ class SplitIndex:
         return np.stack([sequence[first], start, frame[last] + 1], axis=1)
 
     def evaluation_streams(self, length: int) -> Int64[ndarray, "r 3"]:
-        """Rows (sequence, start, stop): each labelled sequence from length - 1 frames before its first label to its end."""
+        """Rows (sequence, start, stop): labelled sequences from length - 1 frames before the first label to the end."""
         labelled = np.flatnonzero(np.diff(self.first_label))
         first = self.label_frame[self.first_label[labelled]]
         return np.stack([labelled, np.maximum(first - length + 1, 0), self.num_frames[labelled]], axis=1)
 
     def random_chunks(self, length: int) -> Int64[ndarray, "c 2"]:
-        """Rows (sequence, start): one chunk per labelled frame, which ends it; frames too early for that are left out."""
+        """Rows (sequence, start): one chunk per labelled frame, which is its last; too early frames are left out."""
         whole = self.label_frame >= length - 1
         return np.stack([self.label_sequence[whole], self.label_frame[whole] - length + 1], axis=1)
 
@@ -187,16 +187,14 @@ def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:
 def _read(path: Path, folder: Path) -> SplitIndex | None:
     try:
         with np.load(path) as content:
-            return SplitIndex(
-                split=folder, **{f.name: content[f.name] for f in fields(SplitIndex) if f.name != "split"}
-            )
+            return SplitIndex(folder, *(content[field.name] for field in fields(SplitIndex)[1:]))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None  # no index, or one that a crash cut short: it is made anew
 
 
 def _write(index: SplitIndex, dataset: DatasetConfig) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, **{field.name: getattr(index, field.name) for field in fields(index) if field.name != "split"})
+    np.savez(buffer, **{field.name: getattr(index, field.name) for field in fields(index)[1:]})
     for path in _places(index.split, dataset):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

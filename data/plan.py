@@ -1,9 +1,9 @@
 """Plans: which chunk every lane of the batch reads at every step.
 
-A lane is one row of the batch with one hidden state. A plan is a pure function of (seed, epoch, step, rank, world size):
-workers change speed and nothing else, and a run resumes at step k by asking for step k.
+A lane is one row of the batch with one hidden state. A plan is a pure function of (seed, epoch, step, rank, world
+size): workers change speed and nothing else, and a run resumes at step k by asking for step k.
 
-Lanes are numbered over all ranks; rank r has lanes r, r + world_size, ..., so that its row i is lane i * world_size + r.
+Lanes are numbered over all ranks; rank r has lanes r, r + world_size, ...: its row i is lane i * world_size + r.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STREAM_ORDER, RANDOM_ORDER, FILLER_ORDER, STREAM_AUGMENTATION, RANDOM_AUGMENTATI
 
 
 class ChunkRead(NamedTuple):
-    """What one row of a batch reads: frames start..stop-1 of a sequence, padded with empty frames to the chunk's length."""
+    """What one row of a batch reads: frames start..stop-1 of a sequence, with empty frames up to the chunk's length."""
 
     sequence: int
     start: int
@@ -35,13 +35,13 @@ class ChunkRead(NamedTuple):
 
 
 class TrainingPlan:
-    """Training: `num_stream_rows` rows per rank that follow streams, then `num_random_rows` rows of chunks that stand alone.
+    """Training: `num_stream_rows` rows per rank follow streams, `num_random_rows` more read chunks that stand alone.
 
     Streams. Each epoch reads every stream once, from its start to its end. Which lengths share a lane is settled once,
     longest first to the emptiest lane; which streams of a length these are, their order and their lane are drawn anew
     each epoch. So all epochs have the same number of steps: the load of the fullest lane. Lanes that run dry before it
-    read streams of a second shuffle, under their own augmentation, cut where the epoch ends: batches are always full, and
-    a set smaller than the batch works. Nothing is read twice where the lanes come out even.
+    read streams of a second shuffle, under their own augmentation, cut where the epoch ends: batches are always full,
+    and a set smaller than the batch works. Nothing is read twice where the lanes come out even.
 
     Random chunks. Where an epoch has room for all of them it reads each at least once (what is left of the last
     batch starts another shuffle). Where it has not (mixed sampling), the shuffle goes on in the next epoch. With

@@ -50,9 +50,8 @@ class Hdf5Frames:
         except (OSError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
         if self._data.ndim != 4 or self._data.dtype != np.uint8:
-            raise UserError(
-                f"{path}: 'data' is {self._data.dtype} {self._data.shape}, not uint8 [N, C, H, W]. {_REMEDY}"
-            )
+            form = f"{self._data.dtype} {self._data.shape}"
+            raise UserError(f"{path}: 'data' is {form}, not uint8 [N, C, H, W]. {_REMEDY}")
         self.frame_chw: tuple[int, int, int] = self._data.shape[1:]
 
     def __len__(self) -> int:
@@ -165,7 +164,7 @@ def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
         raise UserError(f"{boxes_path} is missing or damaged ({error}). {_REMEDY}") from error
     if len(frames) != len(first_box) or (len(first_box) and not first_box[-1] <= len(raw)):
         raise UserError(
-            f"{boxes_path}: {len(first_box)} labelled frames, but objframe_idx_2_repr_idx.npy has {len(frames)}. {_REMEDY}"
+            f"{boxes_path} has {len(first_box)} labelled frames, objframe_idx_2_repr_idx.npy {len(frames)}. {_REMEDY}"
         )
     box_image = np.repeat(np.arange(len(first_box)), np.diff(np.append(first_box, len(raw))))
     boxes = loaded_boxes(raw[len(raw) - len(box_image) :], dataset)

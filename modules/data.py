@@ -120,8 +120,8 @@ class EventDataModule(LightningDataModule):
         position = state["position"]
         if _identity(plan) != {key: state[key] for key in _identity(plan)}:
             warnings.warn(
-                "batch size, number of GPUs, seed or data differ from those of the checkpoint: the epoch that it was in "
-                "is left, and the next one begins",
+                "batch size, number of GPUs, seed or data differ from those of the checkpoint: the epoch that it was "
+                "in is left, and the next one begins",
                 stacklevel=2,
             )
             position = -(-position // state["steps_per_epoch"]) * plan.steps_per_epoch
