@@ -31,9 +31,11 @@ def draw_confusion_matrix(confusion: ConfusionMatrix, normalised: bool = False) 
             fontsize=9 if len(text) < 7 else 7,
             color="white" if share > 0.55 else "#1a1a1a" if count else "#b0b0b0",
         )
-    axes.set_xticks(range(len(labels)), [*labels[:-1], "missed"], rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(labels)), [*labels[:-1], "background\n(missed)"], rotation=40, ha="right", rotation_mode="anchor"
+    )
     totals = [*confusion.counts.sum(axis=1)]
-    names = [*labels[:-1], "false\n(background)"]
+    names = [*labels[:-1], "background\n(false)"]
     axes.set_yticks(range(len(labels)), [f"{name}  {total:,}" for name, total in zip(names, totals, strict=True)])
     axes.set_xlabel("prediction")
     axes.set_ylabel("ground truth, with the number of boxes")

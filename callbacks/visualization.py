@@ -1,0 +1,124 @@
+"""What the detector sees, as pictures: a few validation frames, and the confusion matrix for the loggers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from config.schema import DatasetConfig, EvaluationConfig
+from data.batch import SequenceBatch
+from modules.confusion_figure import draw_confusion_matrix
+from modules.drawing import PictureBoxes, draw_frame
+from modules.evaluation import EvaluationResult
+
+
+class DetectionPictures(Callback):
+    """Draws frames that lie evenly over the validation set, the same ones every time.
+
+    Pictures go to `<folder>/step=N/` in training, to `<folder>` otherwise, and to the loggers. Expects of the module that
+    `validation_step` returns {"batch": SequenceBatch, "detections": list of [m, 7]}, its `config`, and an
+    EvaluationResult in `result` afterwards.
+    """
+
+    def __init__(self, folder: Path, n_samples: int, dataset: DatasetConfig) -> None:
+        self._folder, self._n_samples, self._classes = folder, n_samples, dataset.classes
+        self._pictures: dict[str, Image.Image] = {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pictures = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Any],
+        batch: SequenceBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        num_batches = (trainer.num_test_batches if trainer.testing else trainer.num_val_batches)[dataloader_idx]
+        due = pictures_due(self._n_samples, batch_idx, int(num_batches)) - len(self._pictures)
+        for position in richest_frames(outputs["batch"], due):
+            found = shown_predictions(outputs["detections"][position], pl_module.config.evaluation)
+            name, picture = self._draw(outputs["batch"], found, position)
+            self._pictures[name] = picture
+
+    def _draw(self, batch: SequenceBatch, predictions: PictureBoxes, position: int) -> tuple[str, Image.Image]:
+        index = int(batch.labelled_frames[position])
+        sequence = batch.sequence_names[index % batch.num_lanes]
+        t_ms = int(batch.t_us.flatten()[index]) // 1000
+        frame = batch.frames.flatten(0, 1)[index].cpu().numpy()
+        boxes = batch.boxes[batch.box_image == position].cpu().numpy()
+        truth = PictureBoxes(
+            np.concatenate([boxes[:, 1:3] - boxes[:, 3:5] / 2, boxes[:, 3:5]], axis=1), boxes[:, 0].astype(int)
+        )
+        caption = f"{sequence} · {t_ms / 1000:.2f} s · {int(frame.sum(dtype=np.int64)):,} events"
+        return f"{sequence}_{t_ms:07d}ms", draw_frame(frame, self._classes, predictions, truth, caption)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        split = "test" if trainer.testing else "val"
+        step = trainer.global_step
+        self._save(self._folder / f"step={step}" if trainer.state.fn == TrainerFn.FITTING else self._folder)
+        result: EvaluationResult | None = pl_module.result
+        media = {f"{split}/pictures": self._pictures}
+        if result is not None:
+            media[f"{split}/confusion_matrix"] = {
+                "counts": draw_confusion_matrix(result.confusion),
+                "row_normalised": draw_confusion_matrix(result.confusion, normalised=True),
+            }
+        for logger in trainer.loggers:
+            for key, pictures in media.items():
+                _send_pictures(logger, key, pictures, step)
+            if result is not None and isinstance(logger, WandbLogger):
+                columns = ["class", "AP", "AP_50", "boxes", "missed", "false"]
+                rows = [[c.name, c.AP, c.AP_50, c.boxes, c.missed, c.false] for c in result.classes]
+                logger.log_table(f"{split}/classes", columns, rows, step=step)
+
+    def _save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in self._pictures.items():
+            picture.save(folder / f"{name}.png")
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
+
+
+def _send_pictures(logger: Logger, key: str, pictures: dict[str, Image.Image], step: int) -> None:
+    if isinstance(logger, WandbLogger) and pictures:
+        logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
+    if isinstance(logger, TensorBoardLogger):
+        for name, picture in pictures.items():
+            logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
+
+
+def shown_predictions(detections: Float32[Tensor, "m 7"], settings: EvaluationConfig) -> PictureBoxes:
+    """Only what the confusion matrix counts: hundreds of boxes of score .001 would hide the picture."""
+    found = detections.detach().float().cpu().numpy()
+    scores = found[:, 4] * found[:, 5] if settings.score == "product" else found[:, 5]
+    shown = scores >= settings.confusion_threshold
+    found = found[shown]
+    xywh = np.concatenate([found[:, :2], found[:, 2:4] - found[:, :2]], axis=1)
+    return PictureBoxes(xywh, found[:, 6].astype(int), scores[shown])
+
+
+def pictures_due(n_samples: int, batch_idx: int, num_batches: int) -> int:
+    """How many of n_samples, spread evenly over num_batches, are due once batch_idx is done."""
+    return sum((2 * sample + 1) * num_batches // (2 * n_samples) <= batch_idx for sample in range(n_samples))
+
+
+def richest_frames(batch: SequenceBatch, count: int) -> list[int]:
+    """Positions in `labelled_frames` of the `count` frames with most boxes."""
+    boxes = torch.bincount(batch.box_image.cpu(), minlength=len(batch.labelled_frames)).numpy()
+    return np.argsort(-boxes, kind="stable")[: max(count, 0)].tolist()
