@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import resource
@@ -9,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +22,14 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.signals import LoaderWatch
+from data.index import SplitIndex
+from modules.results import results_dict, write_confusion_matrix
 from modules.run_folder import RunFolder
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
 
 
-def write_description(folder: Path, argv: list[str], resolved: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+def write_description(folder: Path, argv: list[str], resolved: dict[str, Any], splits: Sequence[SplitIndex]) -> None:
     """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay."""
     command = shlex.join(["python", *argv])
     with (folder / "command.txt").open("a") as file:
@@ -34,7 +38,8 @@ def write_description(folder: Path, argv: list[str], resolved: dict[str, Any], f
     patch = _git("diff", "HEAD")
     if patch:
         (folder / "uncommitted.patch").write_text(patch)
-    write_json(folder / "environment.json", {**describe_environment(), "dataset": fingerprint})
+    data = {split.split.name: describe_split(split) for split in splits}
+    write_json(folder / "environment.json", {**describe_environment(), "dataset": data})
 
 
 def describe_environment() -> dict[str, Any]:
@@ -51,6 +56,21 @@ def describe_environment() -> dict[str, Any]:
         "versions": {name: version(name) for name in PACKAGES},
         "git_commit": _git("rev-parse", "HEAD").strip() or None,
         "git_uncommitted_changes": bool(_git("status", "--porcelain").strip()),
+    }
+
+
+def describe_split(split: SplitIndex) -> dict[str, Any]:
+    """Return what a split holds, and a digest that two copies of the same preprocessed data share."""
+    digest = hashlib.sha256("\n".join(split.names.tolist()).encode())
+    for array in (split.num_frames, split.label_frame, split.class_counts):
+        digest.update(array.tobytes())
+    return {
+        "folder": str(split.split),
+        "sequences": len(split),
+        "frames": int(split.num_frames.sum()),
+        "labelled_frames": len(split.label_frame),
+        "boxes_per_class": split.class_counts.sum(axis=0).tolist(),
+        "digest": digest.hexdigest()[:16],
     }
 
 
@@ -94,8 +114,9 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._step_started = time.perf_counter()
+        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,7 +128,6 @@ class RunRecord(Callback):
         frames = batch.frames.shape[0] * batch.num_lanes * trainer.world_size
         pl_module.log("system/data_wait_s", waited, batch_size=1)
         pl_module.log("system/frames_per_s", frames / (seconds + waited), batch_size=1)
-        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch.take_waited_s()
@@ -118,7 +138,7 @@ class RunRecord(Callback):
             return
         metrics = pl_module.result.metrics
         self._history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **metrics})
-        pl_module.result.write(self._run.path / "validation" / f"step={trainer.global_step}", with_predictions=False)
+        write_confusion_matrix(pl_module.result.confusion, self._run.path / "confusion_matrix")
         self._write(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -146,7 +166,7 @@ class RunRecord(Callback):
             "best_checkpoint": self._writer.best[0]["file"] if self._writer.best else None,
             "last": self._history[-1] if self._history else None,
             "last_checkpoint": self._writer.last.name if self._writer.last else None,
-            "classes": pl_module.result.class_table() if pl_module.result else [],
+            **(results_dict(pl_module.result) if pl_module.result else {}),  # of the last validation
             "history": self._history,
         }
         write_json(self._run.path / "results.json", content)

@@ -6,11 +6,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from callbacks.visualization import DetectionPictures
 from pytorch_lightning import Callback, seed_everything
 
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested
+from callbacks.visualization import DetectionPictures
 from config.hardware import count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from models.pretrained import check_compatible, load_weights
@@ -20,6 +20,7 @@ from modules.detection import DetectionModule
 from modules.loggers import MetricsCsv
 from modules.memory import keep_freed_memory
 from modules.processes import is_first_process, share
+from modules.results import write_results
 from modules.run_folder import RunFolder, run_of_checkpoint
 from modules.summary import print_training_summary, print_validation_summary
 from modules.trainer import evaluation_trainer, training_trainer
@@ -46,7 +47,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     if config.weights is not None:
         _load_weights(module, config.weights, config)
     if is_first_process():
-        write_description(run.path, argv, resolved, data.fingerprint())
+        write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
     trainer, writer = training_trainer(config, device, run, signals, resolved)
     if checkpoint is not None:
         _forget_rows_after(read_checkpoint(checkpoint)["global_step"], trainer.loggers)
@@ -73,7 +74,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     _load_weights(module, config.checkpoint, config)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
-        write_description(folder, argv, resolved, data.fingerprint())
+        write_description(folder, argv, resolved, [data.index("test" if config.use_test_set else "val")])
     settings = config.logging.validation.high_dim
     pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
     callbacks: list[Callback] = [pictures] if settings.enable else []
@@ -81,7 +82,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     loop = trainer.test if config.use_test_set else trainer.validate
     loop(module, datamodule=data, verbose=False)
     if is_first_process():
-        module.result.write(folder)
+        write_results(module.result, folder)
         print_validation_summary(module.result, folder)
     return 0
 

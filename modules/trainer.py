@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from callbacks.visualization import DetectionPictures
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -15,6 +14,7 @@ from callbacks.progress import progress_callback
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from callbacks.signals import LoaderWatch, SignalHandling
+from callbacks.visualization import DetectionPictures
 from config.hardware import Device
 from config.schema import Config, TrainConfig
 from modules.checkpoint_file import AtomicCheckpointIO
@@ -29,13 +29,15 @@ def training_trainer(
     """Return the Trainer of a run, and its checkpoint writer, which knows the best and last files."""
     io, watch = AtomicCheckpointIO(), LoaderWatch(signals)
     writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
+    settings = config.logging.validation.high_dim
+    pictures = DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)
     every = 1 if device.accelerator == "cpu" else config.logging.train.log_every_n_steps
     callbacks: list[Callback] = [
         signals,
         RandomState(),
         GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
         DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
-        *_pictures(config, run),
+        *([pictures] if settings.enable else []),
         progress_callback(),
         RunRecord(run, writer, watch),
         writer,  # last: what the others keep is in the checkpoint
@@ -88,8 +90,3 @@ def _hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
         "enable_checkpointing": False,  # callbacks/checkpoint.py writes them
         "enable_model_summary": False,
     }
-
-
-def _pictures(config: Config, run: RunFolder) -> list[Callback]:
-    settings = config.logging.validation.high_dim
-    return [DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)] if settings.enable else []
