@@ -1,36 +1,164 @@
-"""From overrides as typed on a command line to checked, typed objects."""
+"""From overrides as typed on a command line to checked, typed objects.
+
+`load` reports every mistake at once as one ConfigError: names and grammar of the overrides (`config.overrides`),
+missing values, types and ranges (`config.schema`), contradictions (`config.checks`), each with where it was set.
+"""
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
-from pydantic import TypeAdapter
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
-from config.schema import DatasetConfig, TrainConfig, ValidationConfig
+from config import names, retired
+from config.checks import CHECKS, MACHINE_CHECKS, SectionCheck, bare_sections, skeleton_problem
+from config.composition import compose_files, exists, to_plain
+from config.errors import ConfigError, Problem
+from config.names import CONFIG_FOLDER
+from config.origins import Origins
+from config.overrides import rewrite
+from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
+from config.validation_messages import problems_of
 
-CONFIG_FOLDER = Path(__file__).resolve().parent
+ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
 
 
-def load_train_config(overrides: list[str]) -> TrainConfig:
-    """Compose config/train.yaml with overrides such as `dataset=toy` and check it."""
-    return TypeAdapter(TrainConfig).validate_python(_compose("train", overrides))
+@dataclass(frozen=True)
+class Loaded:
+    """Typed sections by name; `raw` is the resolved plain dict behind them, to be saved with a run."""
+
+    sections: dict[str, Any]
+    raw: dict[str, Any]
+    warnings: tuple[str, ...]
 
 
-def load_validation_config(overrides: list[str]) -> ValidationConfig:
+@dataclass
+class _Checked:
+    sections: dict[str, Any]
+    raw: dict[str, Any]
+    problems: list[Problem]
+    warnings: list[str]
+
+
+def load_train_config(overrides: Sequence[str]) -> TrainConfig:
+    """Compose config/train.yaml with overrides such as `dataset=toy` and check it; ConfigError tells all mistakes."""
+    return TrainConfig(**_warned(load("train", overrides)).sections)
+
+
+def load_validation_config(overrides: Sequence[str]) -> ValidationConfig:
     """Compose config/val.yaml with overrides such as `checkpoint=last.ckpt` and check it."""
-    return TypeAdapter(ValidationConfig).validate_python(_compose("val", overrides))
+    return ValidationConfig(**_warned(load("val", overrides)).sections)
 
 
-def load_dataset_config(overrides: list[str]) -> DatasetConfig:
-    """The data set alone: overrides such as `dataset=gen4`, `dataset.path=...`; the path may stay open."""
-    raw = _compose("train", ["dataset.path=unset", *overrides])
-    return DatasetConfig.model_validate(raw["dataset"])
+def load_dataset_config(overrides: Sequence[str]) -> DatasetConfig:
+    """The data set alone, of overrides such as `dataset=gen4` and `dataset.path=...`; the path may be left out."""
+    return _warned(load("train", ["dataset.path=.", *overrides], only="dataset")).sections["dataset"]
 
 
-def _compose(config_name: str, overrides: list[str]) -> dict:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return OmegaConf.to_container(compose(config_name, overrides), resolve=True)
+def load(
+    config_name: str,
+    overrides: Sequence[str],
+    *,
+    only: str | None = None,
+    on_this_machine: bool = False,
+    folder: Path = CONFIG_FOLDER,
+) -> Loaded:
+    """Compose and check `train` or `val`, or one section of it. Raises ConfigError with every mistake found.
+
+    `on_this_machine` asks for the files and GPUs that the config names, too.
+    """
+    rewritten = rewrite(overrides, names.key_tree(ROOTS[config_name]), folder)
+    problems = list(rewritten.problems)
+    try:
+        cfg, members = compose_files(config_name, rewritten.hydra, folder)
+        before, _ = compose_files(config_name, rewritten.choices, folder)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
+    origins = Origins(rewritten.typed, members, folder)
+    for key in rewritten.plain:
+        if not exists(key, before):
+            message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
+            problems.append(Problem(key, message, origins.of(key)))
+    checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
+    checked = _check(ROOTS[config_name], cfg, origins, only, checks)
+    problems += checked.problems
+    if any(problem.key == "dataset" for problem in problems):  # then a stand-in's mistakes are not the user's
+        problems = [p for p in problems if not _under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
+    if problems:
+        raise ConfigError(problems)
+    return Loaded(checked.sections, checked.raw, (*rewritten.warnings, *checked.warnings))
+
+
+def check_composed(config_name: str, cfg: DictConfig) -> tuple[Config, dict[str, Any]]:
+    """Typed config and resolved plain dict of what Hydra composed from overrides that `load` has accepted."""
+    root = ROOTS[config_name]
+    checked = _check(root, cfg, Origins({}, (), CONFIG_FOLDER), None, CHECKS)
+    if checked.problems:
+        raise ConfigError(checked.problems)
+    return root(**checked.sections), checked.raw
+
+
+def _check(
+    root: type[Config], cfg: DictConfig, origins: Origins, only: str | None, checks: Sequence[SectionCheck]
+) -> _Checked:
+    raw, missing, problems = to_plain(cfg if only is None else OmegaConf.masked_copy(cfg, only))
+    checked = _Checked({}, raw, problems, [])
+    for key, value in retired.take_out(raw).items():
+        verdict = retired.judge(key, value, origins.of(key))
+        (checked.problems if isinstance(verdict, Problem) else checked.warnings).append(verdict)
+    bare = bare_sections(raw)
+    if bare:
+        checked.problems.append(skeleton_problem(bare, origins.folder))
+    missing = [key for key in missing if key not in retired.DERIVED and retired.retired_key(key) is None]
+    checked.problems += [Problem(key, _how_to_give(key), origins.of(key)) for key in missing if not _under(key, bare)]
+    invalid = _validate_sections(root, checked, origins, only)
+    checked.problems += [p for p in invalid if not _under(p.key, [*missing, *bare])]
+    partial = root.model_construct(**checked.sections)
+    for reads, check in checks:
+        if all(name in checked.sections for name in reads):
+            checked.problems += [replace(p, origin=origins.of(p.key)) for p in check(partial)]
+    return checked
+
+
+def _validate_sections(root: type[Config], checked: _Checked, origins: Origins, only: str | None) -> list[Problem]:
+    """Fill `checked.sections` with those that are valid, and return what is wrong with the others."""
+    problems = []
+    tree, raw = names.key_tree(root), json.loads(json.dumps(checked.raw))
+    for name in raw.keys() - root.model_fields.keys():
+        problems.append(Problem(name, names.unknown_key_message(name, tree), origins.of(name)))
+    for name, info in root.model_fields.items():
+        if only not in (None, name):
+            continue
+        if name not in raw:
+            problems.append(Problem(name, "is missing: no file and no override sets it"))
+            continue
+        try:
+            adapter = TypeAdapter(Annotated[info.annotation, info])
+            checked.sections[name] = adapter.validate_json(json.dumps(raw[name]), strict=True)
+        except ValidationError as error:
+            problems += problems_of(error, name, raw, tree, origins)
+    return problems
+
+
+def _under(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _how_to_give(key: str) -> str:
+    example = {"dataset.path": "FOLDER", "checkpoint": "FILE.ckpt"}.get(key, "VALUE")
+    return f"is missing; give {key}={example}"
+
+
+def _warned(loaded: Loaded) -> Loaded:
+    for text in loaded.warnings:
+        warnings.warn(text, stacklevel=3)
+    return loaded

@@ -1,0 +1,160 @@
+"""The entry points' command line: checks everything before torch is imported, then hands over to Hydra.
+
+    main = hydra_command("train", task)      # task(config: TrainConfig, raw: dict, argv: list) -> exit code
+
+Hydra's own commands keep working: --cfg job, --info, --multirun, --shell-completion, launchers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from config import names
+from config.errors import ConfigError, Problem, UserError
+from config.loading import ROOTS, check_composed, load
+from config.names import CONFIG_FOLDER
+from config.overrides import Rewritten, rewrite
+
+Task = Callable[[Any, dict[str, Any], list[str]], int]  # typed config, resolved plain dict, command -> exit code
+EXIT_CODE = 2
+
+EXAMPLES = {
+    "train": "python train.py model=maxvit_yolox/plain_lstm dataset=gen4 dataset.path=FOLDER "
+    "+experiment/gen4=plain_lstm_640x360_baseline",
+    "val": "python validation.py model=maxvit_yolox/plain_lstm dataset=gen4 dataset.path=FOLDER checkpoint=FILE.ckpt",
+}
+NOTHING_CHOSEN = """\
+no data set and no model are chosen. For example
+
+    {example}
+
+python {program} --help lists the choices."""
+HELP = """\
+{example}
+
+Overrides: key=value where the key exists, +key=value anywhere; +experiment/<data set>=<name> adds an experiment.
+{listings}
+
+  --cfg job          print the composed configuration, with every key, and stop
+  --multirun, -m     one run for each value of a list: training.learning_rate=1e-4,2e-4
+  --info             how the configuration is composed
+  --shell-completion, -sc install=bash     (eval "$(python {program} -sc install=bash)")
+  --hydra-help       Hydra's other flags
+"""
+
+
+def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
+    """A `main()` that runs `task` on the config `train` or `val`; the user's mistakes end it with exit code 2."""
+    typed = list(sys.argv)
+
+    def run(cfg: DictConfig) -> None:
+        sys.argv[:] = _command_of_this_run(typed)
+        with errors_without_traceback():
+            config, raw = check_composed(config_name, cfg)
+            exit_code = task(config, raw, list(sys.argv))
+        if exit_code:
+            sys.exit(exit_code)
+
+    def main() -> None:
+        with errors_without_traceback():
+            sys.argv[1:] = _prepare(config_name, typed)
+        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(run)()
+
+    return main
+
+
+@contextlib.contextmanager
+def errors_without_traceback() -> Iterator[None]:
+    """Print a UserError's message and exit with code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+
+
+def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
+    """Arguments for Hydra, after everything that can be checked without torch has been checked."""
+    arguments = list(argv[1:])
+    parser = get_args_parser()
+    args = parser.parse_intermixed_args(arguments)
+    if args.shell_completion or args.hydra_help:
+        return arguments
+    if args.help:
+        print(_help(config_name, argv[0]))
+        sys.exit(0)
+    if not arguments:
+        raise UserError(NOTHING_CHOSEN.format(example=EXAMPLES[config_name], program=Path(argv[0]).name))
+    if args.config_path or args.config_name or args.config_dir:
+        raise UserError("--config-path, --config-name and --config-dir are not used here: put YAML files under config/")
+    sweep = bool(args.multirun)
+    rewritten = rewrite(args.overrides, names.key_tree(ROOTS[config_name]), CONFIG_FOLDER, sweep=sweep)
+    if args.cfg or args.info is not None or sweep:
+        _raise(rewritten.problems)
+    if not (args.cfg or args.info is not None):
+        _check_runs(config_name, _runs_of(rewritten) if sweep else [args.overrides])
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what fails from here on is no typing error: show where
+    flags = [argument for argument in arguments if argument not in args.overrides]
+    return [*flags, *rewritten.hydra]
+
+
+def _check_runs(config_name: str, runs: Sequence[Sequence[str]]) -> None:
+    """Check each run of a sweep (usually there is one); every mistake and every warning is told once."""
+    problems: dict[str, Problem] = {}
+    warnings: dict[str, None] = {}
+    for overrides in runs:
+        try:
+            warnings |= dict.fromkeys(load(config_name, overrides, on_this_machine=True).warnings)
+        except ConfigError as error:
+            problems |= {str(problem): problem for problem in error.problems}
+    _raise(list(problems.values()))
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of a multi-GPU run would repeat them
+        for text in warnings:
+            print(f"Warning: {text}", file=sys.stderr)
+
+
+def _runs_of(rewritten: Rewritten) -> list[list[str]]:
+    """The overrides of each run of a sweep."""
+    alternatives = []
+    for text in rewritten.hydra:
+        override = OverridesParser.create().parse_override(text)
+        if override.is_sweep_override() and not override.is_hydra_override():
+            key = override.get_key_element()
+            texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            texts = [text]
+        sign = "++" if override.key_or_group in rewritten.plain else ""
+        alternatives.append([text.removeprefix(sign) for text in texts])
+    return [list(run) for run in itertools.product(*alternatives)]
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise ConfigError(problems)
+
+
+def _command_of_this_run(typed: Sequence[str]) -> list[str]:
+    """The command as typed; in a sweep the one that makes this run alone, for its record and its GPU processes."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return [typed[0], *hydra_config.overrides.task]
+    return list(typed)
+
+
+def _help(config_name: str, program: str) -> str:
+    groups = ["model", "dataset", *(g for g in names.groups(CONFIG_FOLDER) if g.startswith("experiment/"))]
+    listings = "\n".join(names.listing(group, CONFIG_FOLDER, group == "model") for group in groups)
+    return HELP.format(example=EXAMPLES[config_name], listings=listings, program=Path(program).name)

@@ -1,0 +1,46 @@
+"""Where a key of a composed configuration was set: on the command line, or in which line of which YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.core.default_element import ResultDefault
+
+
+@dataclass(frozen=True)
+class Origins:
+    """`typed` maps keys to command-line text; `members` are the composed files, those that win last."""
+
+    typed: Mapping[str, str]
+    members: Sequence[ResultDefault]
+    folder: Path
+
+    def of(self, key: str) -> str:
+        """Text such as `in config/general.yaml:7`; empty if nobody sets the key."""
+        above = [typed for typed in self.typed if key == typed or key.startswith(f"{typed}.")]
+        if above:
+            return f"on the command line: {self.typed[max(above, key=len)]}"
+        for member in reversed(self.members):
+            path = self.folder / f"{member.config_path}.yaml"
+            line = _line_of(path, member.package or "", key) if path.is_file() else None
+            if line is not None:
+                return f"in {self.folder.name}/{path.relative_to(self.folder)}:{line}"
+        return ""
+
+
+def _line_of(path: Path, package: str, key: str) -> int | None:
+    inside = key if not package else key.removeprefix(f"{package}.") if key.startswith(f"{package}.") else None
+    if inside is None:
+        return None
+    node = yaml.compose(path.read_text(encoding="utf-8"))
+    line = None
+    for part in inside.split("."):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next(((name, value) for name, value in pairs if name.value == part), None)
+        if found is None:
+            return None
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

@@ -1,0 +1,192 @@
+"""Overrides as people type them, rewritten into what Hydra understands, or explained.
+
+Hydra by itself reads `checkpoint=last_epoch=001.ckpt`, parentheses, commas and `~/` as grammar, refuses `+key` where
+the key exists, and takes a mistyped group or `+key` for a new key without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from config import names, retired
+from config.errors import Problem
+
+COMMAND_LINE = "on the command line"
+CHOSEN_BY_DEFAULT = ("dataset", "model")  # the groups that train.yaml and val.yaml name in their defaults
+QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”", "„": "“", "`": "`"}
+OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=@\s]+)(?P<package>@[^=\s]*)?\s*(?:=(?P<value>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Override:
+    """`sign` key `@package` = value, with the text as it was typed."""
+
+    typed: str
+    sign: str
+    key: str
+    package: str
+    value: str | None
+
+    @property
+    def origin(self) -> str:
+        return f"{COMMAND_LINE}: {self.typed}"
+
+
+@dataclass
+class Rewritten:
+    """Overrides for Hydra, and everything there is to say about them."""
+
+    choices: list[str] = field(default_factory=list)  # of groups: dataset=gen4
+    values: list[str] = field(default_factory=list)  # of keys: ++batch_size.train=6
+    plain: dict[str, str] = field(default_factory=dict)  # keys typed without a sign -> text; they must exist
+    typed: dict[str, str] = field(default_factory=dict)  # key, not group -> text on the command line
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def hydra(self) -> list[str]:
+        return [*self.choices, *self.values]
+
+
+def rewrite(overrides: Sequence[str], tree: names.KeyTree, folder: Path, *, sweep: bool = False) -> Rewritten:
+    """Rewrite overrides for Hydra; `sweep` leaves comma lists of ordinary values to --multirun."""
+    out = Rewritten()
+    groups = names.groups(folder)
+    for typed in overrides:
+        override = _split(typed, out)
+        if override is None:
+            continue
+        key = override.key
+        if key.startswith(("hydra.", "hydra/")):
+            out.values.append(typed)
+        elif key in groups or "/" in key or _is_mistyped_group(key, groups, tree):
+            _rewrite_choice(override, groups, folder, out, sweep=sweep)
+        else:
+            out.typed[key] = typed
+            _rewrite_value(override, tree, out, sweep=sweep)
+    if not any(choice.startswith("dataset=") for choice in out.choices):
+        if not any(names.nearest(problem.key, ["dataset"]) for problem in out.problems):
+            out.problems.append(Problem("dataset", "is not chosen:\n" + names.listing("dataset", folder)))
+        out.choices.append("dataset=base")  # a stand-in, so that the other mistakes are found as well
+    return out
+
+
+def quote(text: str) -> str:
+    """Hydra's single-quoted form of any text."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def unquote(text: str) -> str:
+    """Text without the quotes that Hydra or a pasted shell command put around it."""
+    text = text.strip()
+    if len(text) < 2 or QUOTES.get(text[0]) != text[-1]:
+        return text
+    inner, mark = text[1:-1], text[-1]
+    if mark not in "'\"":
+        return inner
+    return re.sub(rf"(\\+)({mark}|$)", lambda m: "\\" * (len(m[1]) // 2) + m[2], inner)
+
+
+def _split(typed: str, out: Rewritten) -> Override | None:
+    match = OVERRIDE.fullmatch(typed.strip())
+    if match is None or (match["value"] is None and match["sign"] != "~"):
+        if typed.strip():
+            message = "is not key=value. Write no spaces around '=', and put quotes around a value with spaces"
+        else:
+            message = "an empty argument: in a command of several lines nothing may follow the \\ at a line's end"
+        out.problems.append(Problem(repr(typed), message, COMMAND_LINE))
+        return None
+    if match["value"] is not None and not match["value"].strip():
+        message = "nothing stands after '='. Is a shell variable empty? null unsets a key that may be unset"
+        out.problems.append(Problem(match["key"], message, COMMAND_LINE))
+        return None
+    return Override(typed, match["sign"] or "", match["key"], match["package"] or "", match["value"])
+
+
+def _is_mistyped_group(key: str, groups: Sequence[str], tree: names.KeyTree) -> bool:
+    return "." not in key and not tree.knows(key) and names.nearest(key, groups) is not None
+
+
+def _rewrite_choice(override: Override, groups: Sequence[str], folder: Path, out: Rewritten, *, sweep: bool) -> None:
+    group, origin = override.key, override.origin
+    if group not in groups:
+        near = names.nearest(group, groups)
+        message = "there is no such group" + (f"; did you mean {near}?" if near else "")
+        out.problems.append(Problem(group, f"{message}\ngroups: {', '.join(groups)}", origin))
+        return
+    if override.sign == "~":
+        out.choices.append(override.typed)
+        return
+    value = unquote(override.value or "")
+    options = value.strip("[]").split(",") if value.startswith("[") or (sweep and "," in value) else [value]
+    known = names.choices(group, folder)
+    for option in (unquote(option).removesuffix(".yaml") for option in options):
+        if option not in known:
+            near = names.nearest(option, known)
+            message = f"{option!r} is not a choice" + (f"; did you mean {near}?" if near else "")
+            out.problems.append(Problem(group, f"{message}\n{names.listing(group, folder)}", origin))
+            return
+    if group in CHOSEN_BY_DEFAULT or override.package:
+        sign = "" if group in CHOSEN_BY_DEFAULT else override.sign
+    elif override.sign:
+        sign = "+"
+    else:
+        message = f"is added with a plus: +{group}={value}"
+        out.problems.append(Problem(group, message, origin))
+        return
+    out.choices.append(f"{sign}{group}{override.package}={value}")
+
+
+def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, sweep: bool) -> None:
+    key, value, origin = override.key, override.value, override.origin
+    if retired.retired_key(key):
+        verdict = retired.judge(key, unquote(value or "null"), origin)
+        (out.problems if isinstance(verdict, Problem) else out.warnings).append(verdict)
+        return
+    if not tree.knows(key):
+        out.problems.append(Problem(key, names.unknown_key_message(key, tree), origin))
+        return
+    if override.sign == "~":
+        out.values.append(override.typed)
+        return
+    if key in tree.sections and not value.lstrip().startswith("{"):
+        message = f"is a section; set its keys: {', '.join(names.join(key, name) for name in tree.sections[key])}"
+        if key == "checkpoint":
+            message += "\nresume=PATH goes on with a checkpoint's run, weights=PATH starts a new run from its weights"
+        out.problems.append(Problem(key, message, origin))
+        return
+    text = _text_value(value, tree.is_path(key), sweep) if tree.is_text(key) else value
+    rewritten = f"++{key}={text}"
+    problem = _unreadable(rewritten, override, sweep)
+    if problem:
+        out.problems.append(problem)
+        return
+    out.values.append(rewritten)
+    if not override.sign:
+        out.plain[key] = override.typed
+
+
+def _text_value(value: str, is_path: bool, sweep: bool) -> str:
+    """Text is never grammar, except null, and in a sweep choice(...) and, unless it is a path, a comma list."""
+    if value.strip() == "null" or (sweep and (value.startswith("choice(") or ("," in value and not is_path))):
+        return value
+    return quote(unquote(value))
+
+
+def _unreadable(rewritten: str, override: Override, sweep: bool) -> Problem | None:
+    try:
+        parsed = OverridesParser.create().parse_override(rewritten)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        message = f"{override.value} cannot be read ({reason}); put quotes around text: {override.key}=\"'...'\""
+        return Problem(override.key, message, override.origin)
+    if parsed.is_sweep_override() and not sweep:
+        message = f"has several values. A list is written [{override.value}]; --multirun makes one run for each value"
+        return Problem(override.key, message, override.origin)
+    return None

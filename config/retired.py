@@ -1,0 +1,61 @@
+"""Keys of RVT's published configs that have no meaning here: none is silently ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.errors import Problem
+
+# Ignoring these changes nothing that anyone asked for: a warning says what stands in their place.
+REPLACED = {
+    "logging.ckpt_every_n_epochs": "checkpoints follow checkpoint.every_n_steps and checkpoint.every_n_minutes",
+    "logging.train.metrics": "AP is computed in validation only; see validation.val_check_interval",
+    "logging.train.log_model_every_n_steps": "checkpoints follow checkpoint.every_n_steps and stay in the run folder",
+    "logging.train.high_dim": "pictures are made in validation; see logging.validation.high_dim",
+    "logging.validation.high_dim.every_n_epochs": "every validation makes pictures",
+    "model.backbone.T_max_chrono_init": "the plain LSTM has no chrono initialisation",
+    "wandb.wandb_runpath": "resume=RUN_ID goes on with a run, its WandB run included",
+    "wandb.artifact_name": "download it, then resume=PATH goes on with its run, weights=PATH starts a new one from it",
+    "wandb.artifact_local_file": "resume=PATH goes on with a checkpoint's run, weights=PATH starts a new run from it",
+    "wandb.resume_only_weights": "weights=PATH starts a new run from a checkpoint's weights",
+}
+# Set to anything but these keys' idle values, they ask for something that another key must now be asked for.
+REFUSED = {
+    "wandb.wandb_runpath",
+    "wandb.artifact_name",
+    "wandb.artifact_local_file",
+    "wandb.resume_only_weights",
+}
+# RVT writes ??? here and fills it in code; so do we, from the resolution.
+DERIVED = ("model.backbone.in_res_hw", "model.backbone.stage.attention.partition_size")
+IDLE_VALUES = (None, False, "null", "false", "False", "")
+
+
+def retired_key(key: str) -> str | None:
+    """The entry that `key` is, or lies under, if it is retired."""
+    return next((old for old in REPLACED if key == old or key.startswith(f"{old}.")), None)
+
+
+def judge(key: str, value: Any, origin: str) -> Problem | str:
+    """A Problem where ignoring the key would change what its user wants, else the text of a warning."""
+    old = retired_key(key)
+    assert old is not None, key
+    if old in REFUSED and value not in IDLE_VALUES:
+        path = value if old == "wandb.artifact_local_file" else "PATH"
+        return Problem(key, f"is RVT's, and is not used here; {REPLACED[old].replace('PATH', str(path))}", origin)
+    return f"{key} is RVT's and has no effect here: {REPLACED[old]}"
+
+
+def take_out(raw: dict[str, Any]) -> dict[str, Any]:
+    """Remove retired keys from a plain config, in place, and return them with their values; derived ??? go as well."""
+    found = {}
+    for old in (*REPLACED, *DERIVED):
+        section, _, name = old.rpartition(".")
+        node: Any = raw
+        for part in section.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node and (old in REPLACED or node[name] == "???"):
+            value = node.pop(name)
+            if old in REPLACED:
+                found[old] = value
+    return found

@@ -1,0 +1,19 @@
+"""Validate or test a checkpoint: `python validation.py model=... dataset=... dataset.path=FOLDER checkpoint=FILE`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.command_line import hydra_command
+from config.schema import ValidationConfig
+
+
+def validate(config: ValidationConfig, raw: dict[str, Any], argv: list[str]) -> int:
+    """Imports torch only here, after the configuration has been checked: typing errors are told within a second."""
+    from modules.run import validate as run
+
+    return run(config, raw, argv)
+
+
+if __name__ == "__main__":
+    hydra_command("val", validate)()
