@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float32
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from config.schema import DatasetConfig, EvaluationConfig
 from data.batch import SequenceBatch
@@ -22,9 +24,8 @@ from modules.evaluation import EvaluationResult
 class DetectionPictures(Callback):
     """Draws frames that lie evenly over the validation set, the same ones every time.
 
-    Pictures go to `<folder>/step=N/` in training, to `<folder>` otherwise, and to the loggers. Expects of the module that
-    `validation_step` returns {"batch": SequenceBatch, "detections": list of [m, 7]}, its `config`, and an
-    EvaluationResult in `result` afterwards.
+    Pictures go to `<folder>/step=N/` in training, to `<folder>` otherwise, and to the loggers. Expects of the module its
+    `config`, and that `validation_step` returns {"batch": SequenceBatch, "detections": list of [m, 7]}.
     """
 
     def __init__(self, folder: Path, n_samples: int, dataset: DatasetConfig) -> None:
@@ -65,42 +66,53 @@ class DetectionPictures(Callback):
         return f"{sequence}_{t_ms:07d}ms", draw_frame(frame, self._classes, predictions, truth, caption)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if not self._pictures:
             return
-        split = "test" if trainer.testing else "val"
         step = trainer.global_step
-        self._save(self._folder / f"step={step}" if trainer.state.fn == TrainerFn.FITTING else self._folder)
-        result: EvaluationResult | None = pl_module.result
-        media = {f"{split}/pictures": self._pictures}
-        if result is not None:
-            media[f"{split}/confusion_matrix"] = {
-                "counts": draw_confusion_matrix(result.confusion),
-                "row_normalised": draw_confusion_matrix(result.confusion, normalised=True),
-            }
-        for logger in trainer.loggers:
-            for key, pictures in media.items():
-                _send_pictures(logger, key, pictures, step)
-            if result is not None and isinstance(logger, WandbLogger):
-                columns = ["class", "AP", "AP_50", "boxes", "missed", "false"]
-                rows = [[c.name, c.AP, c.AP_50, c.boxes, c.missed, c.false] for c in result.classes]
-                logger.log_table(f"{split}/classes", columns, rows, step=step)
-
-    def _save(self, folder: Path) -> None:
+        folder = self._folder / f"step={step}" if trainer.state.fn == TrainerFn.FITTING else self._folder
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in self._pictures.items():
             picture.save(folder / f"{name}.png")
+        _send_pictures(trainer, "pictures", self._pictures)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_end = on_validation_end
 
 
-def _send_pictures(logger: Logger, key: str, pictures: dict[str, Image.Image], step: int) -> None:
-    if isinstance(logger, WandbLogger) and pictures:
-        logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
-    if isinstance(logger, TensorBoardLogger):
-        for name, picture in pictures.items():
-            logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
+class ResultMedia(Callback):
+    """Sends the confusion matrix as pictures, and the table of classes, to the loggers that can show them.
+
+    Expects of the module an EvaluationResult in `result` after validation.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        result: EvaluationResult | None = pl_module.result
+        if result is None or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        matrices = {name: draw_confusion_matrix(result.confusion, name != "counts") for name in MATRICES}
+        _send_pictures(trainer, "confusion_matrix", matrices)
+        rows = [[c.name, c.AP, c.AP_50, c.boxes, c.missed, c.false] for c in (*result.classes, *result.groups)]
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                columns = ["class or group", "AP", "AP_50", "boxes", "missed", "false"]
+                logger.log_table(f"{_split(trainer)}/classes", columns, rows, step=trainer.global_step)
+
+    on_test_end = on_validation_end
+
+
+def _split(trainer: Trainer) -> str:
+    return "test" if trainer.testing else "val"
+
+
+def _send_pictures(trainer: Trainer, key: str, pictures: dict[str, Image.Image]) -> None:
+    key, step = f"{_split(trainer)}/{key}", trainer.global_step
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
+        elif isinstance(logger, TensorBoardLogger):
+            for name, picture in pictures.items():
+                logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
 
 
 def shown_predictions(detections: Float32[Tensor, "m 7"], settings: EvaluationConfig) -> PictureBoxes:
