@@ -6,7 +6,18 @@ bare state dicts of either.
 
 from __future__ import annotations
 
+import collections
+import pickle
 import re
+import typing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import omegaconf
+import torch
+from torch import Tensor, nn
+
+from config.errors import UserError
 
 # RVT's names -> ours, applied in this order.
 RENAMES = tuple(
@@ -44,8 +55,189 @@ RENAMES = tuple(
 )
 
 
+# What RVT's hyper_parameters are made of. Plain containers: building them runs nothing that the file could choose.
+SAFE_CLASSES = [
+    omegaconf.DictConfig,
+    omegaconf.ListConfig,
+    omegaconf.base.ContainerMetadata,
+    omegaconf.base.Metadata,
+    *(getattr(omegaconf.nodes, f"{kind}Node") for kind in ("Any", "String", "Integer", "Float", "Boolean")),
+    collections.defaultdict,
+    typing.Any,
+    dict,
+    list,
+    int,
+    float,
+    str,
+    bool,
+]
+PREFIXES = ("detector.", "mdl.", "module.")  # our LightningModule, RVT's, DistributedDataParallel
+
+
+def load_weights(path: Path, trust: bool = False) -> dict[str, Tensor]:
+    """The detector's weights in a checkpoint, by our names.
+
+    Args:
+        trust: unpickle a file that is more than weights, which runs any code hidden in it.
+
+    Raises:
+        UserError: no such file, damaged, no weights of a detector like ours, or only loadable with `trust`.
+    """
+    content = _read(Path(path), trust)
+    state_dict = content.get("state_dict", content) if isinstance(content, dict) else {}
+    tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    weights = _merge_plain_lstm({rename(key): value for key, value in _strip_prefix(tensors).items()})
+    if not {"backbone.stages.0.downsample.conv.weight", "head.class_predictors.0.weight"} <= weights.keys():
+        found = ", ".join(list(tensors)[:3]) or "no tensors"
+        raise UserError(f"{path} holds no weights of an RVT detector (found: {found}). Give another checkpoint")
+    return weights
+
+
 def rename(key: str) -> str:
     """Our name of one of RVT's parameters; our own names stay as they are."""
     for pattern, replacement in RENAMES:
         key = pattern.sub(replacement, key)
     return key
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the shapes of a detector's weights tell about its settings."""
+
+    input_channels: int
+    embed_dim: int
+    dim_multiplier: tuple[int, ...]
+    num_blocks: tuple[int, ...]
+    overlap: bool
+    attention_bias: bool
+    mlp_bias: bool
+    mlp_gated: bool
+    mlp_ratio: float
+    dws_conv: bool
+    fpn_depth: float
+    num_classes: int
+
+
+SETTINGS = {
+    "input_channels": "model.backbone.input_channels",
+    "embed_dim": "model.backbone.embed_dim",
+    "dim_multiplier": "model.backbone.dim_multiplier",
+    "num_blocks": "model.backbone.num_blocks",
+    "overlap": "model.backbone.stage.downsample.overlap",
+    "attention_bias": "model.backbone.stage.attention.attention_bias",
+    "mlp_bias": "model.backbone.stage.attention.mlp_bias",
+    "mlp_gated": "model.backbone.stage.attention.mlp_gated",
+    "mlp_ratio": "model.backbone.stage.attention.mlp_ratio",
+    "dws_conv": "model.backbone.stage.lstm.dws_conv",
+    "fpn_depth": "model.fpn.depth",
+    "num_classes": "model.head.num_classes",
+}
+
+
+def describe(weights: dict[str, Tensor]) -> Description:
+    """Size, class count and kind of the detector that `weights` (in our names) belong to."""
+    stem = weights["backbone.stages.0.downsample.conv.weight"]
+    mlp = "backbone.stages.0.blocks.0.window.mlp"
+    fc1, fc2 = weights[f"{mlp}.fc1.weight"], weights[f"{mlp}.fc2.weight"]
+    stages = _count(weights, r"backbone\.stages\.(\d+)\.")
+    dims = [len(weights[f"backbone.stages.{k}.downsample.conv.weight"]) for k in range(stages)]
+    num_bottlenecks = _count(weights, r"fpn\.top_down3\.bottlenecks\.(\d+)\.")
+    return Description(
+        input_channels=stem.shape[1],
+        embed_dim=dims[0],
+        dim_multiplier=tuple(dim // dims[0] for dim in dims),
+        num_blocks=tuple(_count(weights, rf"backbone\.stages\.{k}\.blocks\.(\d+)\.") for k in range(stages)),
+        overlap=stem.shape[2] % 2 == 1,
+        attention_bias="backbone.stages.0.blocks.0.window.attention.qkv.bias" in weights,
+        mlp_bias=f"{mlp}.fc1.bias" in weights,
+        mlp_gated=fc1.shape[0] != fc2.shape[1],
+        mlp_ratio=fc2.shape[1] / dims[0],
+        dws_conv="backbone.stages.0.lstm.depthwise.weight" in weights,
+        fpn_depth=round(num_bottlenecks / 3, 2),
+        num_classes=len(weights["head.class_predictors.0.weight"]),
+    )
+
+
+def check_compatible(weights: dict[str, Tensor], detector: nn.Module, path: Path) -> None:
+    """Make sure that `detector.load_state_dict(weights)` will do.
+
+    Raises:
+        UserError: it will not; the message names `path` and the settings that the weights ask for.
+    """
+    own = detector.state_dict()
+    theirs, ours = asdict(describe(weights)), asdict(describe(own))
+    if theirs["mlp_gated"] == ours["mlp_gated"] is True:
+        theirs.pop("mlp_ratio")  # a gated MLP's width is rounded: only the shapes below can tell
+    changes = [f"{SETTINGS[name]}={_typed(value)}" for name, value in theirs.items() if value != ours[name]]
+    if theirs["num_classes"] != ours["num_classes"]:
+        changes.append(f"a dataset with {theirs['num_classes']} classes (now {ours['num_classes']})")
+    if changes:
+        raise UserError(f"{path} belongs to another model than the config describes. It needs {', '.join(changes)}")
+    wrong = [key for key in {**own, **weights} if key not in own or key not in weights]
+    wrong += [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    if wrong:
+        raise UserError(
+            f"{path} does not fit the config's model: {len(wrong)} parameters differ, {', '.join(wrong[:3])} first. "
+            "Compare model.* with the config that it was trained with"
+        )
+
+
+def _read(path: Path, trust: bool) -> object:
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is an empty file: it was never completely written. Take another checkpoint")
+    try:
+        with torch.serialization.safe_globals(SAFE_CLASSES):
+            return torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if trust or blocked is None:
+            raise UserError(f"{path} is no checkpoint, or a damaged one") from error
+        raise UserError(
+            f"{path} holds more than weights ({blocked[1]}), and loading that could run code from the file. "
+            "Set trust_checkpoint=true if you know where the file comes from"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as a checkpoint, perhaps it is truncated: {reason}") from error
+
+
+def _strip_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names within the detector. Wrapped modules (torch.compile) add a part of their own."""
+    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
+    for prefix in PREFIXES:
+        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if inside:
+            return inside
+    return tensors
+
+
+def _merge_plain_lstm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A fork's PlainLSTM2d is two convolutions with gates input, forget, output, cell; ours is one, forget first."""
+    merged = dict(weights)
+    for key in weights:
+        if not key.endswith(".lstm.input_transform.weight"):
+            continue
+        lstm = key.removesuffix("input_transform.weight")
+        halves = merged.pop(key), merged.pop(f"{lstm}hidden_transform.weight")
+        merged[f"{lstm}gates.weight"] = _forget_first(torch.cat(halves, dim=1))
+        merged[f"{lstm}gates.bias"] = _forget_first(merged.pop(f"{lstm}input_transform.bias"))
+    return merged
+
+
+def _forget_first(rows: Tensor) -> Tensor:
+    input_, forget, output, cell = rows.chunk(4)
+    return torch.cat((forget, input_, output, cell))
+
+
+def _count(weights: dict[str, Tensor], pattern: str) -> int:
+    """Length of a module list, from the indices in its parameters' names."""
+    return len({match[1] for key in weights if (match := re.match(pattern, key))})
+
+
+def _typed(value: object) -> str:
+    """As one types it on the command line."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
