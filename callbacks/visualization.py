@@ -24,8 +24,8 @@ from modules.evaluation import EvaluationResult
 class DetectionPictures(Callback):
     """Draws frames that lie evenly over the validation set, the same ones every time.
 
-    Pictures go to `<folder>/step=N/` in training, to `<folder>` otherwise, and to the loggers. Expects of the module its
-    `config`, and that `validation_step` returns {"batch": SequenceBatch, "detections": list of [m, 7]}.
+    Pictures go to `<folder>/step=N/` in training, to `<folder>` otherwise, and to the loggers. Expects of the module
+    its `config`, and that `validation_step` returns {"batch": SequenceBatch, "detections": list of [m, 7]}.
     """
 
     def __init__(self, folder: Path, n_samples: int, dataset: DatasetConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
@@ -120,6 +120,10 @@ class LabelledFrames:
             _moved(self.truth, place),
             _moved(self.predictions, place),
         )
+
+    def with_predictions(self, chosen: Bool[ndarray, " n"]) -> LabelledFrames:
+        """All frames with the chosen predictions only."""
+        return replace(self, predictions=self.predictions.rows(chosen))
 
     def mask(self, chosen: Bool[ndarray, " frames"]) -> LabelledFrames:
         """The chosen frames."""

@@ -7,6 +7,7 @@ dropped, ground truth and predictions alike; frames left without ground truth do
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,7 @@ def apply_box_filter(frames: LabelledFrames, box_filter: BoxFilterConfig) -> Lab
     finite = np.isfinite(frames.predictions.score("product")) & np.isfinite(frames.predictions.xywh).all(axis=1)
     predictions = frames.predictions.rows(kept(frames.predictions) & finite)
     has_truth = np.isin(np.arange(len(frames)), truth.frame)
-    return LabelledFrames(
-        frames.sequence_names, frames.sequence, frames.t_us, frames.event_count, truth, predictions
-    ).mask(has_truth)
+    return replace(frames, truth=truth, predictions=predictions).mask(has_truth)
 
 
 def describe_protocol(

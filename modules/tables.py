@@ -1,0 +1,55 @@
+"""Small tables as text, Markdown or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Cell = str | int | float | None
+TableFormat = Literal["text", "markdown", "csv"]
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]  # None: nothing to tell, shown as a dash
+
+    def format(self, style: TableFormat = "text") -> str:
+        """The whole table with a line end; CSV carries full precision and no title."""
+        if style == "csv":
+            buffer = io.StringIO()
+            writer = csv.writer(buffer, lineterminator="\n")
+            writer.writerow(self.header)
+            writer.writerows(["" if cell is None else cell for cell in row] for row in self.rows)
+            return buffer.getvalue()
+        cells = [list(self.header), *([_shown(cell) for cell in row] for row in self.rows)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
+        to_the_left = [any(isinstance(row[column], str) for row in self.rows) for column in range(len(self.header))]
+        lines = [
+            [
+                cell.ljust(width) if left else cell.rjust(width)
+                for cell, width, left in zip(row, widths, to_the_left, strict=True)
+            ]
+            for row in cells
+        ]
+        if style == "markdown":
+            rule = [
+                "-" * width if left else "-" * (width - 1) + ":"
+                for width, left in zip(widths, to_the_left, strict=True)
+            ]
+            body = "".join("| " + " | ".join(line) + " |\n" for line in (lines[0], rule, *lines[1:]))
+            return f"### {self.title}\n\n{body}" if self.title else body
+        body = "".join("  ".join(line).rstrip() + "\n" for line in lines)
+        return f"{self.title}\n{body}" if self.title else body
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4f}" if abs(cell) < 10 else f"{cell:.1f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell

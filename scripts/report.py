@@ -1,0 +1,103 @@
+"""Tables and one page of figures of a validation, from its stored predictions; the network does not run.
+
+    python scripts/report.py RUN_OR_VALIDATION_FOLDER
+
+Of a run's folder the newest validation in it is taken. Writes report/{report.md, report.png, *.csv} into the
+validation's folder and prints the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.errors import UserError
+from modules.analysis import analyse
+from modules.report_figure import draw_report
+from modules.results import read_predictions, read_results
+from modules.tables import Table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="RUN_OR_VALIDATION_FOLDER")
+    try:
+        write_report(find_validation(parser.parse_args().folder))
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def find_validation(folder: Path) -> Path:
+    """The folder itself if it holds stored predictions, else the newest one below it that does."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder. Give a run's or a validation's folder")
+    found = [path.parent for path in folder.rglob("frames.csv") if (path.parent / "results.json").is_file()]
+    if not found:
+        raise UserError(f"{folder}: no stored predictions in it. Run validation.py with a checkpoint of the run first")
+    return folder if folder in found else max(found, key=lambda path: (path / "frames.csv").stat().st_mtime)
+
+
+def write_report(folder: Path) -> None:
+    """Write report/ and print its tables."""
+    results = read_results(folder)
+    protocol = results["protocol"]
+    analysis = analyse(read_predictions(folder), protocol)
+    title = f"{protocol['dataset']}, {protocol['split']}: AP {results['metrics']['AP']:.4f}"
+    tables = {
+        "metrics": Table(
+            "Metrics", ["metric", "value"], [[k, _measured(v)] for k, v in results["metrics"].items() if "/" not in k]
+        ),
+        "classes": _figures_table("Classes", results["classes"]),
+        "groups": _figures_table("Class groups", results["groups"]),
+        "recall_by_size": analysis.by_size,
+        "ap_by_time": analysis.by_time,
+        "ap_by_event_rate": analysis.by_event_rate,
+    }
+    tables = {name: table for name, table in tables.items() if table.rows}
+    target = folder / "report"
+    target.mkdir(exist_ok=True)
+    for name, table in {**tables, "precision_recall": analysis.precision_recall}.items():
+        (target / f"{name}.csv").write_text(table.format("csv"))
+    (target / "report.md").write_text(_markdown(title, protocol, tables))
+    draw_report(analysis, f"{title}   ({protocol['evaluated_frames']:,} frames)").save(target / "report.png")
+    print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n\n")
+
+
+def _figures_table(title: str, figures: list[dict[str, Any]]) -> Table:
+    header = ["name", "AP", "AP_50", "boxes", "missed", "false"]
+    return Table(
+        title,
+        header,
+        [[_measured(row[key]) if key.startswith("AP") else row[key] for key in header] for row in figures],
+    )
+
+
+def _measured(value: float) -> float | None:
+    return None if value < 0 else value
+
+
+def _markdown(title: str, protocol: dict[str, Any], tables: dict[str, Table]) -> str:
+    box_filter = protocol["box_filter_px"]
+    height, width = protocol["resolution_hw"]
+    thresholds = f"confidence threshold {protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}"
+    facts = [
+        f"Boxes kept: side ≥ {box_filter['min_side']:g} px, diagonal ≥ {box_filter['min_diagonal']:g} px, "
+        f"later than {box_filter['skip_first_ms']:g} ms, at {width} x {height}.",
+        f"Frames: {protocol['evaluated_frames']:,} with ground truth of {protocol['labelled_frames']:,} labelled.",
+        f"Score: {protocol['score']}; {thresholds}.",
+        f"Missed and false are counted at score ≥ {protocol['confusion_threshold']:g}. A dash: no ground truth.",
+    ]
+    notes = [f"{name}: {note}." for name, note in protocol["metrics"].items()]
+    body = "\n".join(table.format("markdown") for table in tables.values())
+    items = "\n".join(f"- {line}" for line in facts + notes)
+    return f"# {title}\n\n{items}\n\n![figures](report.png)\n\n{body}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
