@@ -31,6 +31,7 @@ class CheckpointWriter(Callback):
         self._signals = signals
         self.best: list[dict[str, Any]] = []  # {"file", "AP", "step"}, best first
         self.last: Path | None = None
+        self._epoch = 0  # of the last step; Lightning's own count has moved on when an epoch or the training ends
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._failures = 0
@@ -44,6 +45,7 @@ class CheckpointWriter(Callback):
                 leftover.unlink()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch = trainer.current_epoch
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         if self._validation_pending:
@@ -53,6 +55,9 @@ class CheckpointWriter(Callback):
         if self._interval_is_over(trainer) or self._signals.save_requested:
             self._signals.save_requested = False
             self.save_last(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._epoch = trainer.current_epoch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -85,7 +90,7 @@ class CheckpointWriter(Callback):
 
     def save_last(self, trainer: Trainer) -> None:
         """Write last_epoch=EEE-step=S.ckpt and remove the one before it."""
-        path = self.folder / f"last_epoch={trainer.current_epoch:03d}-step={trainer.global_step}.ckpt"
+        path = self.folder / f"last_epoch={self._epoch:03d}-step={trainer.global_step}.ckpt"
         self._saved_at = time.monotonic()
         if not self._save(trainer, path):
             return
@@ -101,7 +106,7 @@ class CheckpointWriter(Callback):
         value = float(metric)
         if len(self.best) >= self._config.keep_best and value <= self.best[-1]["AP"]:
             return
-        name = f"epoch={trainer.current_epoch:03d}-step={trainer.global_step}-val_AP={value:.2f}.ckpt"
+        name = f"epoch={self._epoch:03d}-step={trainer.global_step}-val_AP={value:.2f}.ckpt"
         before = self.best
         ranked = sorted([*before, {"file": name, "AP": value, "step": trainer.global_step}], key=lambda e: -e["AP"])
         self.best, dropped = ranked[: self._config.keep_best], ranked[self._config.keep_best :]

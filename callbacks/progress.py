@@ -13,7 +13,11 @@ LINE_EVERY_S = 30.0
 
 
 def progress_callback() -> Callback:
-    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else ProgressLines()
+    return TQDMProgressBar(refresh_rate=20) if on_a_terminal() else ProgressLines()
+
+
+def on_a_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 class ProgressLines(Callback):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     """
     signals = SignalHandling()
     signals.install()
-    keep_freed_memory()
+    _prepare_process()
     device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
     run, checkpoint = _open_run(config)
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
@@ -66,7 +68,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
 
 def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]) -> int:
     """Measure a checkpoint on the validation or test split; return the exit code."""
-    keep_freed_memory()
+    _prepare_process()
     device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
     _say(*device.notes)
     data = EventDataModule(config)
@@ -85,6 +87,17 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
         write_results(module.result, folder)
         print_validation_summary(module.result, folder)
     return 0
+
+
+def _prepare_process() -> None:
+    keep_freed_memory()
+    # Lightning's advertisements and notes on settings that are our own; its warnings stay
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck.*")
+    warnings.filterwarnings(
+        "ignore", message=".*checkpoint that ended before the epoch ended.*"
+    )  # the plan knows where
 
 
 def _say(*lines: str) -> None:

@@ -10,7 +10,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.faults import DamageCounter
 from callbacks.gradient_guard import GradientGuard
-from callbacks.progress import progress_callback
+from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from callbacks.signals import LoaderWatch, SignalHandling
@@ -89,4 +89,5 @@ def _hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
         "use_distributed_sampler": False,  # the plan deals lanes to ranks
         "enable_checkpointing": False,  # callbacks/checkpoint.py writes them
         "enable_model_summary": False,
+        "enable_progress_bar": on_a_terminal(),
     }
