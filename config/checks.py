@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,13 +209,15 @@ def _check_augmentation(dataset: DatasetConfig) -> Iterator[Problem]:
 
 
 def _neighbours(path: Path) -> str:
-    """What the deepest folder that exists holds instead."""
+    """What the deepest folder that exists holds instead, the most similar names first."""
     parent = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
     if parent is None:
         return ""
     try:
-        entries = sorted(entry.name for entry in parent.iterdir())
+        entries = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
     except OSError:
         return ""
-    shown = ", ".join(entries[:8]) + (", ..." if len(entries) > 8 else "")
+    similar = difflib.get_close_matches(path.absolute().relative_to(parent).parts[0], entries)
+    entries = [*similar, *(entry for entry in entries if entry not in similar)]
+    shown = ", ".join(entries[:6]) + (", ..." if len(entries) > 6 else "")
     return f"; {parent} holds {shown or 'nothing'}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -19,13 +22,35 @@ from config.names import join
 MISSING = "???"
 
 
-def compose_files(config_name: str, overrides: Sequence[str], folder: Path) -> tuple[DictConfig, list[ResultDefault]]:
-    """The composed config and the files it is made of; later ones win."""
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        cfg = compose(config_name, list(overrides))
+def compose_files(config_name: str, choices: Sequence[str], folder: Path) -> DictConfig:
+    """The YAML files of a root config and of the chosen groups, merged."""
+    with _hydra(folder):
+        return compose(config_name, list(choices))
+
+
+def apply_values(values: Sequence[str], cfg: DictConfig) -> None:
+    """Apply overrides of keys as Hydra does."""
+    ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(list(values)), cfg)
+
+
+def member_files(config_name: str, choices: Sequence[str], folder: Path) -> list[ResultDefault]:
+    """The files that a config is made of; later ones win."""
+    with _hydra(folder):
         loader = GlobalHydra.instance().config_loader()
-        defaults = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
-    return cfg, [member for member in defaults.defaults if not (member.config_path or "").startswith("hydra")]
+        defaults = loader.compute_defaults_list(config_name, list(choices), RunMode.RUN).defaults
+    return [member for member in defaults if not (member.config_path or "").startswith("hydra")]
+
+
+@contextlib.contextmanager
+def _hydra(folder: Path) -> Iterator[None]:
+    """Hydra for one folder, also inside of a run that Hydra started."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def exists(key: str, cfg: DictConfig) -> bool:
@@ -34,9 +59,10 @@ def exists(key: str, cfg: DictConfig) -> bool:
     for part in key.split("."):
         if node == MISSING:
             return True
-        if not isinstance(node, dict) or part not in node:
+        names = {str(name): value for name, value in node.items()} if isinstance(node, dict) else {}
+        if part not in names:
             return False
-        node = node[part]
+        node = names[part]
     return True
 
 
@@ -50,7 +76,7 @@ def to_plain(cfg: DictConfig) -> tuple[dict[str, Any], list[str], list[Problem]]
 
     def plain(node: Any, key: str) -> Any:
         if isinstance(node, DictConfig) and not node._is_none():
-            return {name: child(node, name, join(key, str(name))) for name in node}
+            return {str(name): child(node, name, join(key, str(name))) for name in node}
         if isinstance(node, ListConfig) and not node._is_none():
             return [child(node, index, f"{key}.{index}") for index in range(len(node))]
         return node

@@ -21,15 +21,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from config import names, retired
 from config.checks import CHECKS, MACHINE_CHECKS, SectionCheck, bare_sections, skeleton_problem
-from config.composition import compose_files, exists, to_plain
+from config.composition import apply_values, compose_files, exists, to_plain
 from config.errors import ConfigError, Problem
 from config.names import CONFIG_FOLDER
 from config.origins import Origins
-from config.overrides import rewrite
+from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
 from config.validation_messages import problems_of
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
+STAND_IN = "dataset=base"
 
 
 @dataclass(frozen=True)
@@ -79,29 +80,44 @@ def load(
     rewritten = rewrite(overrides, names.key_tree(ROOTS[config_name]), folder)
     problems = list(rewritten.problems)
     try:
-        cfg, members = compose_files(config_name, rewritten.hydra, folder)
-        before, _ = compose_files(config_name, rewritten.choices, folder)
+        cfg, choices = _compose(config_name, rewritten, folder)
+        origins = Origins(rewritten.typed, choices, config_name, folder)
+        for key in rewritten.plain:
+            if not exists(key, cfg):
+                message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
+                problems.append(Problem(key, message, origins.of(key)))
+        apply_values(rewritten.values, cfg)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
-    origins = Origins(rewritten.typed, members, folder)
-    for key in rewritten.plain:
-        if not exists(key, before):
-            message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
-            problems.append(Problem(key, message, origins.of(key)))
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = _check(ROOTS[config_name], cfg, origins, only, checks)
-    problems += checked.problems
-    if any(problem.key == "dataset" for problem in problems):  # then a stand-in's mistakes are not the user's
+    told = {problem.key for problem in problems}
+    problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
+    if STAND_IN in choices:  # most of its mistakes are not the user's
         problems = [p for p in problems if not _under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
+        if not rewritten.chooses_dataset:
+            problems.insert(0, Problem("dataset", "is not chosen:\n" + names.listing("dataset", folder)))
     if problems:
         raise ConfigError(problems)
     return Loaded(checked.sections, checked.raw, (*rewritten.warnings, *checked.warnings))
 
 
+def _compose(config_name: str, rewritten: Rewritten, folder: Path) -> tuple[DictConfig, list[str]]:
+    """The merged files and the choices they follow from, with a stand-in where no data set is chosen."""
+    choices = rewritten.choices
+    try:
+        return compose_files(config_name, choices, folder), choices
+    except HydraException:
+        if any(choice.startswith("dataset=") for choice in choices):
+            raise
+    choices = [*choices, STAND_IN]  # so that the other mistakes are found as well
+    return compose_files(config_name, choices, folder), choices
+
+
 def check_composed(config_name: str, cfg: DictConfig) -> tuple[Config, dict[str, Any]]:
     """Typed config and resolved plain dict of what Hydra composed from overrides that `load` has accepted."""
     root = ROOTS[config_name]
-    checked = _check(root, cfg, Origins({}, (), CONFIG_FOLDER), None, CHECKS)
+    checked = _check(root, cfg, Origins({}, (), config_name, CONFIG_FOLDER), None, CHECKS)
     if checked.problems:
         raise ConfigError(checked.problems)
     return root(**checked.sections), checked.raw
@@ -151,6 +167,11 @@ def _validate_sections(root: type[Config], checked: _Checked, origins: Origins, 
 
 def _under(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _chooses_badly(told: set[str]) -> bool:
+    """A mistyped experiment would have brought the model that is missing now."""
+    return any(key.split("/")[0] in ("model", "experiment") for key in told)
 
 
 def _how_to_give(key: str) -> str:

@@ -69,8 +69,10 @@ def _walk(key: str, tree: KeyTree) -> tuple[str, bool]:
 
 def _same_name_elsewhere(key: str, tree: KeyTree) -> str | None:
     last = key.rpartition(".")[2]
-    same_name = [known for known in tree.leaves if known.rpartition(".")[2] == last]
-    return same_name[0] if len(same_name) == 1 else None
+    by_name = [(known.rpartition(".")[2], known) for known in tree.leaves]
+    same = [known for name, known in by_name if name == last]
+    longer = [known for name, known in by_name if len(last) > 3 and name.startswith(last)]
+    return next((found[0] for found in (same, longer) if len(found) == 1), None)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,22 @@ from pathlib import Path
 import yaml
 from hydra.core.default_element import ResultDefault
 
+from config.composition import member_files
+
 
 @dataclass(frozen=True)
 class Origins:
-    """`typed` maps keys to command-line text; `members` are the composed files, those that win last."""
+    """`typed` maps keys to command-line text; `choices` are the groups that were chosen."""
 
     typed: Mapping[str, str]
-    members: Sequence[ResultDefault]
+    choices: Sequence[str]
+    config_name: str
     folder: Path
+
+    @functools.cached_property
+    def members(self) -> list[ResultDefault]:
+        """The composed files, those that win last."""
+        return member_files(self.config_name, self.choices, self.folder)
 
     def of(self, key: str) -> str:
         """Text such as `in config/general.yaml:7`; empty if nobody sets the key."""

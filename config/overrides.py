@@ -42,16 +42,22 @@ class Override:
 class Rewritten:
     """Overrides for Hydra, and everything there is to say about them."""
 
-    choices: list[str] = field(default_factory=list)  # of groups: dataset=gen4
+    choices: list[str] = field(default_factory=list)  # of groups: dataset=gen4; also what is Hydra's own
     values: list[str] = field(default_factory=list)  # of keys: ++batch_size.train=6
     plain: dict[str, str] = field(default_factory=dict)  # keys typed without a sign -> text; they must exist
     typed: dict[str, str] = field(default_factory=dict)  # key, not group -> text on the command line
+    groups: set[str] = field(default_factory=set)  # chosen from, or probably meant
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def hydra(self) -> list[str]:
         return [*self.choices, *self.values]
+
+    @property
+    def chooses_dataset(self) -> bool:
+        """True for dataset=gen4, also mistyped."""
+        return "dataset" in self.groups
 
 
 def rewrite(overrides: Sequence[str], tree: names.KeyTree, folder: Path, *, sweep: bool = False) -> Rewritten:
@@ -64,16 +70,12 @@ def rewrite(overrides: Sequence[str], tree: names.KeyTree, folder: Path, *, swee
             continue
         key = override.key
         if key.startswith(("hydra.", "hydra/")):
-            out.values.append(typed)
+            out.choices.append(typed)
         elif key in groups or "/" in key or _is_mistyped_group(key, groups, tree):
             _rewrite_choice(override, groups, folder, out, sweep=sweep)
         else:
             out.typed[key] = typed
             _rewrite_value(override, tree, out, sweep=sweep)
-    if not any(choice.startswith("dataset=") for choice in out.choices):
-        if not any(names.nearest(problem.key, ["dataset"]) for problem in out.problems):
-            out.problems.append(Problem("dataset", "is not chosen:\n" + names.listing("dataset", folder)))
-        out.choices.append("dataset=base")  # a stand-in, so that the other mistakes are found as well
     return out
 
 
@@ -117,9 +119,12 @@ def _rewrite_choice(override: Override, groups: Sequence[str], folder: Path, out
     group, origin = override.key, override.origin
     if group not in groups:
         near = names.nearest(group, groups)
+        out.groups.add(near or group)
         message = "there is no such group" + (f"; did you mean {near}?" if near else "")
-        out.problems.append(Problem(group, f"{message}\ngroups: {', '.join(groups)}", origin))
+        message += "\n" + (names.listing(near, folder) if near else f"groups: {', '.join(groups)}")
+        out.problems.append(Problem(group, message, origin))
         return
+    out.groups.add(group)
     if override.sign == "~":
         out.choices.append(override.typed)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,28 +58,31 @@ def _message(key: str, found: list[ErrorDetails], tree: names.KeyTree) -> str:
         return names.unknown_key_message(key, tree)
     if first["type"] == "missing":
         return "is missing: no file and no override sets it"
-    allowed: list[str] = []
-    for details in found:
-        text = _allowed(details)
-        if text not in allowed:
-            allowed.append(text)
+    allowed = list(dict.fromkeys(_allowed(details) for details in found))
     value = first["input"]
-    message = f"is {value!r}; allowed: {' or '.join(allowed)}"
-    literals = [word.strip(" '") for d in found for word in _literals(d)]
-    near = names.nearest(value, literals) if isinstance(value, str) else None
-    if near:
-        message += f"; did you mean {near}?"
+    lines = f"is {_typed(value)}; allowed: {' or '.join(allowed)}"
+    for details in found:
+        near = names.nearest(details["input"], _literals(details)) if isinstance(details["input"], str) else None
+        if near:
+            return f"{lines}; did you mean {near}?"
     if isinstance(value, float) and value.is_integer() and "a whole number" in allowed:
-        message += f"; write {int(value)}"
-    return message
+        lines += f"; write {int(value)}"
+    return lines
+
+
+def _typed(value: Any) -> str:
+    """A value as it stands in YAML."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _allowed(details: ErrorDetails) -> str:
     if details["type"] == "literal_error":
-        return details["ctx"]["expected"]
-    return EXPECTED.get(details["type"]) or details["msg"].removeprefix("Input should be ").removeprefix(
-        "Value should be "
-    )
+        text = details["ctx"]["expected"]
+    else:
+        text = EXPECTED.get(details["type"]) or details["msg"].removeprefix("Input should be ")
+    if text.startswith(("greater", "less")):
+        text = f"a number {text}"
+    return f"a list, each of it {text}" if details["loc"] and isinstance(details["loc"][-1], int) else text
 
 
 def _literals(details: ErrorDetails) -> list[str]:
