@@ -1,0 +1,52 @@
+"""A table of runs: experiment, AP, AP per class, steps, time, parameters; and what differs between their configs.
+
+    python scripts/compare_runs.py [FOLDER ...] [--sort COLUMN] [--reverse] [--format text|markdown|csv]
+
+FOLDER is a run's folder or one that holds runs; without any, runs/. AP columns are of the best validation in training;
+`val AP` and `test AP` are of the newest validation.py of the run. CSV gives the differing keys as further columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.errors import UserError
+from modules.run_table import RunRow, difference_table, find_runs, read_run, run_table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", default=[Path("runs")], metavar="FOLDER")
+    parser.add_argument("--sort", default="AP", metavar="COLUMN", help="numbers from large to small, text from A to Z")
+    parser.add_argument("--reverse", action="store_true")
+    parser.add_argument("--format", choices=["text", "markdown", "csv"], default="text")
+    arguments = parser.parse_args()
+    try:
+        runs = [read_run(folder) for folder in find_runs(arguments.folders)]
+        print(compare(runs, arguments.sort, arguments.reverse, arguments.format), end="")
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compare(runs: list[RunRow], sort: str, reverse: bool, style: str) -> str:
+    """The comparison as text; in CSV one table with the differing keys as columns."""
+    differences = difference_table(runs)
+    if style == "csv":
+        keys = {row[0]: dict(zip(differences.header[1:], row[1:], strict=True)) for row in differences.rows}
+        runs = [
+            RunRow(run.name, {**run.cells, **{key: values[run.name] for key, values in keys.items()}}, run.config)
+            for run in runs
+        ]
+        return run_table(runs, sort, reverse).format("csv")
+    tables = [run_table(runs, sort, reverse), *([differences] if differences.rows else [])]
+    return "\n".join(table.format(style) for table in tables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
