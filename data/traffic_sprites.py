@@ -130,7 +130,7 @@ def draw_car(pen: Pen, length: float, height: float, phase: float, rng: Generato
     pen.box(nose - 0.22, 0.62 * waist, nose - 0.02, 0.76 * waist, 250 if body < 100 else 60)
     pen.box(tail, 0.66 * waist, tail + 0.16, 0.82 * waist, 70 if body > 100 else 180)
     for x in (tail + 0.19 * length, nose - 0.18 * length):
-        pen.disc(x, 0.33, 0.39, 30)
+        pen.disc(x, 0.39, 0.39, 30)
         wheel(pen, x, 0.32, 2 * pi / 5 * phase)
 
 
@@ -148,7 +148,7 @@ def draw_bus(pen: Pen, length: float, height: float, phase: float, rng: Generato
         pen.box(door + 0.06, 0.6, door + 0.27, height - 0.6, glass(body))
         pen.box(door + 0.33, 0.6, door + 0.54, height - 0.6, glass(body))
     for x in (tail + 0.24 * length, nose - 0.22 * length - 0.5):
-        pen.disc(x, 0.45, 0.58, 35)
+        pen.disc(x, 0.55, 0.55, 35)
         wheel(pen, x, 0.46, 2 * pi / 5 * phase)
 
 
@@ -217,7 +217,7 @@ class RoadUser:
 
 
 ROAD_USERS: dict[str, RoadUser] = {  # in the order of class ids
-    "pedestrian": RoadUser(draw_pedestrian, (0.8, 0.8), (1.6, 1.9), (1.0, 2.0), 1.4, 32),
+    "pedestrian": RoadUser(draw_pedestrian, (1.0, 1.0), (1.6, 1.9), (1.0, 2.0), 1.4, 32),
     "car": RoadUser(draw_car, (3.9, 4.7), (1.45, 1.7), (5.0, 10.0), 2 * pi * 0.32 / 5, 6),
     "bicycle": RoadUser(draw_bicycle, (1.75, 1.85), (1.75, 1.75), (3.0, 5.5), 4 * pi * 0.35, 48),
     "bus": RoadUser(draw_bus, (8.5, 10.0), (3.0, 3.2), (4.5, 7.5), 2 * pi * 0.46 / 5, 6),
