@@ -9,6 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
+from callbacks.loader_failures import is_loader_failure
 from callbacks.signals import SignalHandling, StopRequested
 from config.errors import UserError
 from config.schema import CheckpointConfig
@@ -52,6 +53,8 @@ class CheckpointWriter(Callback):
             _run_missed_validation(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Lightning counts the loggers' steps one too many after a resume from such a checkpoint
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         if self._interval_is_over(trainer) or self._signals.save_requested:
             self._signals.save_requested = False
             self.save_last(trainer)
@@ -74,7 +77,8 @@ class CheckpointWriter(Callback):
         self.save_last(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, StopRequested):
+        # both come between two steps, when nothing is half done
+        if isinstance(exception, StopRequested) or is_loader_failure(exception):
             self.save_last(trainer)
 
     def _interval_is_over(self, trainer: Trainer) -> bool:

@@ -71,6 +71,14 @@ class SignalHandling(Callback):
         self.install()
         self._alone = trainer.world_size == 1
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # PyTorch's loader raises from its SIGCHLD handler, in the middle of a step, when a worker dies. Without the
+        # handler it finds out when it next waits for that worker: nothing is half done then, and the state can be saved.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._alone:
             self._raise_if(self._signum)

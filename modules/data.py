@@ -17,6 +17,7 @@ from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index
 from data.plan import ChunkRead, EvaluationPlan, TrainingPlan
+from data.workers import prepare_worker
 
 Split = Literal["train", "val", "test"]
 _SPLITS = {TrainerFn.FITTING: ("train", "val"), TrainerFn.VALIDATING: ("val",), TrainerFn.TESTING: ("test",)}
@@ -103,6 +104,7 @@ class EventDataModule(LightningDataModule):
             collate_fn=_as_it_is,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=num_workers > 0,
+            worker_init_fn=prepare_worker,
             timeout=self._config.hardware.loader_timeout_s if num_workers else 0,
         )
 

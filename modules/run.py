@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, seed_everything
 
+from callbacks.loader_failures import explain_loader_failure, is_loader_failure, kill_workers
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested
 from callbacks.visualization import DetectionPictures
@@ -58,9 +60,15 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except StopRequested as stop:
         status = stop.exit_code
-        _say(f"\n{stop}; resume with: resume={run.run_id}")
+        _say(f"\n{stop}; go on with resume={run.run_id}")
+    except RuntimeError as error:
+        if not is_loader_failure(error):
+            raise
+        status = 1
+        print(f"\n{explain_loader_failure(error)}\nGo on with resume={run.run_id}", file=sys.stderr, flush=True)
     finally:
         signals.uninstall()
+        kill_workers()
     if is_first_process():
         print_training_summary(run, writer, config, argv)
     return status

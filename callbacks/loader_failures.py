@@ -1,0 +1,45 @@
+"""What to say, and to look at, when the loader's workers die or hang."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+_DUMP_STACKS_S = 1.0
+
+
+def is_loader_failure(error: BaseException) -> bool:
+    """A worker died or gave nothing for hardware.loader_timeout_s; PyTorch has no exception type for it."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader ")
+
+
+def explain_loader_failure(error: BaseException) -> str:
+    """Return what happened and the remedy; stacks of a hanging loader go to stderr."""
+    if "timed out" in str(error):
+        _dump_all_stacks()
+        return (
+            f"{error}: no worker gave a batch in time (hardware.loader_timeout_s). Their stacks stand above. A slow or "
+            "hanging disk is the usual reason; a greater hardware.loader_timeout_s waits longer"
+        )
+    return (
+        f"{error}. Workers are mostly killed because the machine ran out of memory: take fewer with "
+        "hardware.num_workers.train and .eval, or a smaller batch_size"
+    )
+
+
+def kill_workers() -> None:
+    """End what is left of the workers: they ignore the signals that stop a run, and a hanging one would never leave."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def _dump_all_stacks() -> None:
+    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+    for child in multiprocessing.active_children():
+        print(f"--- worker {child.pid}", file=sys.stderr, flush=True)
+        os.kill(child.pid, signal.SIGUSR2)  # see data/workers.py
+        time.sleep(_DUMP_STACKS_S)

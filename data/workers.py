@@ -1,0 +1,17 @@
+"""What every loader worker sets up for itself."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+
+
+def prepare_worker(worker_id: int) -> None:
+    """Leave stopping to the main process, and show the stack on SIGUSR2.
+
+    A signal to the process group (Ctrl-C, `screen -X quit`, a batch system's end) reaches workers too; if they died
+    of it, the main process could not finish its step and save.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
