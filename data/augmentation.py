@@ -1,8 +1,4 @@
-"""Flip, rotation and zoom of frames and boxes together.
-
-A move of pixels is kept as a map from each pixel of the result to the pixel it is taken from: flips and zooms move rows
-and columns independently of each other, so that two short index arrays describe them.
-"""
+"""Flip, rotation and zoom of frames and boxes together."""
 
 from __future__ import annotations
 
@@ -10,13 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 from config.schema import AugmentationConfig
-from data.compiled import compiled
-
-EMPTY = -1  # in a pixel map: nothing of the source lands here
+from data.pixel_map import EMPTY, FreePixelMap, PixelMap
 
 
 @dataclass(frozen=True)
@@ -50,20 +44,10 @@ class Move:
             x1, y1, x2, y2 = self._zoomed(self.zoom, x1, y1, x2, y2)
         return np.stack([class_id, x1, y1, x2 - x1, y2 - y1], axis=1).astype(np.float32)
 
-    def frames(self, frames: UInt8[ndarray, "l c h w"], out: UInt8[ndarray, "l c h w"]) -> None:
-        """Write the moved frames to `out`, by nearest neighbours."""
-        rows, columns = self.row_and_column_map()
-        if not self.angle_deg:
-            for source, target in zip(frames, out, strict=True):
-                _gather_rows_and_columns(source, rows, columns, target)
-            return
-        pixels = self._rotation_map()
-        pixels = np.where((rows[:, None] >= 0) & (columns >= 0), pixels[rows[:, None], columns], EMPTY)
-        for source, target in zip(frames, out, strict=True):
-            _gather_pixels(source.reshape(len(source), -1), pixels.reshape(-1), target.reshape(len(target), -1))
-
-    def row_and_column_map(self) -> tuple[Int64[ndarray, " h"], Int64[ndarray, " w"]]:
-        """Source row of each row and source column of each column; with a rotation these are the zoom's alone."""
+    def pixel_map(self) -> PixelMap | FreePixelMap | None:
+        """Where each pixel of a moved frame comes from, by nearest neighbours; None where nothing moves."""
+        if not (self.hflip or self.angle_deg or self.zoom):
+            return None
         height, width = self.frame_hw
         rows, columns = np.arange(height), np.arange(width)
         if self.zoom is not None:
@@ -72,13 +56,15 @@ class Move:
                 rows = self.zoom.y0 + nearest(window_h, height)
                 columns = self.zoom.x0 + nearest(window_w, width)
             else:
-                rows = np.full(height, EMPTY)
+                rows, columns = np.full(height, EMPTY), np.full(width, EMPTY)
                 rows[self.zoom.y0 : self.zoom.y0 + window_h] = nearest(height, window_h)
-                columns = np.full(width, EMPTY)
                 columns[self.zoom.x0 : self.zoom.x0 + window_w] = nearest(width, window_w)
-        if self.hflip and not self.angle_deg:
+        if self.angle_deg:
+            inside = (rows[:, None] != EMPTY) & (columns != EMPTY)
+            return FreePixelMap(np.where(inside, self._rotation_map()[rows[:, None], columns], EMPTY))
+        if self.hflip:
             columns = np.where(columns == EMPTY, EMPTY, width - 1 - columns)
-        return rows, columns
+        return PixelMap(rows, columns)
 
     def _rotation_map(self) -> Int64[ndarray, "h w"]:
         """Flat source pixel of each pixel after flip and rotation."""
@@ -177,23 +163,3 @@ def nearest(source: int, target: int) -> Int64[ndarray, " target"]:
     scale = np.float32(source) / np.float32(target)
     index = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale
     return np.minimum(index.astype(np.int64), source - 1)
-
-
-@compiled
-def _gather_rows_and_columns(source: ndarray, rows: ndarray, columns: ndarray, target: ndarray) -> None:
-    channels, height, width = target.shape
-    for c in range(channels):
-        for y in range(height):
-            if rows[y] < 0:
-                target[c, y] = 0
-                continue
-            for x in range(width):
-                column = columns[x]
-                target[c, y, x] = source[c, rows[y], column] if column >= 0 else 0
-
-
-@compiled
-def _gather_pixels(source: ndarray, pixels: ndarray, target: ndarray) -> None:
-    for c in range(target.shape[0]):
-        for i in range(target.shape[1]):
-            target[c, i] = source[c, pixels[i]] if pixels[i] >= 0 else 0

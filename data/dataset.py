@@ -80,8 +80,7 @@ class ChunkDataset(Dataset):
             return labels
         augmentation = self._random if read.is_random else self._stream
         move = augmentation.draw(read.augmentation_seed, labels.boxes)
-        move.frames(sequence.frames(read.start, read.stop), out[: read.stop - read.start])
-        out[read.stop - read.start :] = 0
+        sequence.frames(read.start, read.stop, out, move.pixel_map())
         boxes = move.boxes(labels.boxes)
         seen = (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
         return Labels(labels.frames, boxes[seen], labels.box_image[seen])

@@ -6,6 +6,7 @@ The folder has RVT's layout; where a compact frame store lies beside the frames 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.frame_store import FrameStore, compact_path
+from data.pixel_map import FreePixelMap, PixelMap
 
 _REMEDY = "Run scripts/preprocess.py for this recording again; scripts/check_dataset.py lists all damaged files"
 
@@ -102,8 +104,14 @@ class Sequence:
         """Number of frames."""
         return len(self._open_frames())
 
-    def frames(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"] | None = None) -> UInt8[ndarray, "l c h w"]:
-        """Frames start..stop-1, written to `out` if given; past the end of the sequence they are empty.
+    def frames(
+        self,
+        start: int,
+        stop: int,
+        out: UInt8[ndarray, "l c h w"] | None = None,
+        pixel_map: PixelMap | FreePixelMap | None = None,
+    ) -> UInt8[ndarray, "l c h w"]:
+        """Frames start..stop-1, moved by `pixel_map`, written to `out` if given; empty past the end of the sequence.
 
         The frames of `out` must each be contiguous; the whole need not be.
         """
@@ -117,7 +125,10 @@ class Sequence:
             )
         present = min(stop, len(reader)) - start
         for i in range(present):
-            reader.read(start + i, start + i + 1, out[i : i + 1])
+            target = out[i : i + 1] if pixel_map is None else _scratch(reader.frame_chw)
+            reader.read(start + i, start + i + 1, target)
+            if pixel_map is not None:
+                pixel_map.gather(target[0], out[i])
         out[max(present, 0) :] = 0
         return out
 
@@ -151,6 +162,12 @@ class Sequence:
             compact = compact_path(path)
             self._reader = FrameStore(compact) if compact.is_file() else Hdf5Frames(path)
         return self._reader
+
+
+@lru_cache(maxsize=1)
+def _scratch(frame_chw: tuple[int, int, int]) -> UInt8[ndarray, "1 c h w"]:
+    """Memory for a frame on its way; one of a kind, since fresh memory costs more than the frame."""
+    return np.empty((1, *frame_chw), dtype=np.uint8)
 
 
 def read_labels(path: Path, dataset: DatasetConfig) -> Labels:

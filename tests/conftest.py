@@ -1,0 +1,112 @@
+"""Small preprocessed data sets that tests make for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+from config.loading import load_train_config
+from config.schema import TrainConfig
+
+BOX_FIELDS = np.dtype(
+    [
+        ("t", "<i8"),
+        *((name, "<f4") for name in "xywh"),
+        ("class_id", "<u4"),
+        ("track_id", "<u4"),
+        ("class_confidence", "<f4"),
+    ]
+)
+FRAME_HW = (8, 12)  # as loaded; the sensor has twice as many pixels
+CHANNELS = 20
+FRAMES_FILE = "event_representations_ds2_nearest.h5"
+REPRESENTATION = "event_representations_v2/stacked_histogram_dt=50_nbins=10"
+
+Boxes = list[tuple[int, float, float, float, float]]  # class, x, y, w, h in sensor pixels
+
+
+def write_sequence(path: Path, num_frames: int, labels: dict[int, Boxes], frames: np.ndarray | None = None) -> Path:
+    """A sequence folder in RVT's layout; frame i has the value i + 1 everywhere, unless `frames` are given.
+
+    Args:
+        labels: boxes by index of the labelled frame; windows end at 100 ms, 150 ms, ...
+    """
+    t_us = 100_000 + 50_000 * np.arange(num_frames)
+    rows = [(t_us[i], *box[1:], box[0], 0, 1.0) for i in sorted(labels) for box in labels[i]]
+    boxes_per_frame = [len(labels[i]) for i in sorted(labels)]
+    representation, boxes = path / REPRESENTATION, path / "labels_v2"
+    representation.mkdir(parents=True)
+    boxes.mkdir()
+    np.savez(
+        boxes / "labels.npz",
+        labels=np.array(rows, dtype=BOX_FIELDS),
+        objframe_idx_2_label_idx=(np.cumsum(boxes_per_frame) - boxes_per_frame).astype(np.int64),
+    )
+    np.save(boxes / "timestamps_us.npy", t_us[sorted(labels)])
+    np.save(representation / "timestamps_us.npy", t_us)
+    np.save(representation / "objframe_idx_2_repr_idx.npy", np.array(sorted(labels), dtype=np.int64))
+    if frames is None:
+        values = np.arange(1, num_frames + 1, dtype=np.uint8)
+        frames = np.broadcast_to(values[:, None, None, None], (num_frames, CHANNELS, *FRAME_HW))
+    write_frames(representation / FRAMES_FILE, frames)
+    return path
+
+
+def write_frames(path: Path, frames: np.ndarray) -> None:
+    """A frames file as scripts/preprocess.py writes it: one frame per chunk, with checksums."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "data",
+            data=frames,
+            chunks=(1, *frames.shape[1:]),
+            fletcher32=True,
+            **hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE),
+        )
+
+
+def damage_frame(path: Path, index: int) -> None:
+    """Turn a byte of one frame over, as a failing disk does."""
+    with h5py.File(path, "r") as file:
+        chunk = file["data"].id.get_chunk_info(index)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    """Train: sequences of 7, 12, 5 and 9 frames, every second one labelled; val: 11, 6 and 4 frames; test: one of 5."""
+    for split, lengths in {"train": (7, 12, 5, 9), "val": (11, 6, 4), "test": (5,)}.items():
+        for number, length in enumerate(lengths):
+            labels: dict[int, Boxes] = {i: [((i + number) % 8, 4.0, 2.0, 10.0, 8.0)] for i in range(1, length, 2)}
+            write_sequence(tmp_path / "data" / split / f"sequence_{number}", length, labels)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def make_config(data_set: Path) -> Callable[..., TrainConfig]:
+    """Configs for `data_set`: chunks of 3 frames, batches of 4, no workers, unless overrides say otherwise."""
+
+    def make(*overrides: str) -> TrainConfig:
+        return load_train_config(
+            [
+                "dataset=gen4",
+                "model=maxvit_yolox/default",
+                f"dataset.path={data_set}",
+                f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]",
+                "dataset.sequence_length=3",
+                "batch_size.train=4",
+                "batch_size.eval=2",
+                "hardware.num_workers.train=0",
+                "hardware.num_workers.eval=0",
+                "reproduce.seed_everything=1",
+                *overrides,
+            ]
+        )
+
+    return make
