@@ -93,6 +93,7 @@ class PreprocessingConfig(Strict):
     min_box_diagonal: NonNegativeFloat
     min_box_side: NonNegativeFloat
     max_box_width_fraction_train: Annotated[float, Field(gt=0, le=1)] | None
+    reference_gen1_spacing: bool  # RVT's script puts 2 windows between labels 250 ms apart, not 5; true repeats that
 
 
 class DatasetConfig(Strict):

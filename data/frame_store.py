@@ -53,7 +53,7 @@ class FrameStore:
         if not path.is_file():
             raise UserError(f"{path} not found. Write it with scripts/preprocess.py or scripts/compact_frames.py")
         try:
-            self._file = h5py.File(path, "r")
+            self._file = h5py.File(path, "r", locking=False)  # data sets lie on read-only and network file systems
             form = (self._file.attrs.get("format"), self._file.attrs.get("version"))
             if form != (FORMAT, VERSION):
                 raise UserError(f"{path} holds {form}, not {(FORMAT, VERSION)}. Write it anew: {_REMEDY}")

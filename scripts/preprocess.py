@@ -1,0 +1,181 @@
+"""Turn raw recordings and their boxes into sequences for training.
+
+python scripts/preprocess.py IN OUT dataset=gen4 workers=8
+python scripts/preprocess.py IN OUT dataset=gen4 dataset.downsample_by_factor_2=false   # full beside half resolution
+python scripts/preprocess.py IN OUT dataset=gen1 reference_gen1_spacing=true            # windows as in RVT's own files
+
+IN holds {train,val,test}/<name>_td.h5 (or .dat, .raw, .aedat4) and <name>_bbox.npy beside each. Finished sequences are
+left alone, so a run that was stopped goes on where it was. A faulty recording is told at the end and stops no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.errors import UserError
+from config.loading import load_dataset_config
+from config.schema import DatasetConfig
+from data.event_files import SUFFIXES
+from data.preprocessing import SPLITS, RecordingFiles, Report, preprocess_recording
+
+Outcome = Report | UserError
+_ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
+_SECONDS_BETWEEN_LINES = 30
+_frames_done: Synchronized  # a worker's view of the count that all share
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="IN")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="key=value", help="dataset=NAME, workers=N (1), any dataset key"
+    )
+    options = parser.parse_args(arguments)
+    console = Console()
+    try:
+        workers, overrides = _split_overrides(options.overrides)
+        dataset = load_dataset_config(overrides)
+        recordings = find_recordings(options.source)
+        outcomes = preprocess_all(recordings, options.out, dataset, workers, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return 130
+    return _summarise(outcomes, dataset, options.out, console)
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[int, list[str]]:
+    """Number of workers, and what is the config's to read."""
+    workers, rest = "1", []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "workers":
+            workers = value
+        else:
+            rest.append(f"{_ALIASES.get(key, key)}={value}")
+    if not workers.isdigit() or int(workers) < 1:
+        raise UserError(f"workers={workers}: give a number of processes, at least 1")
+    return int(workers), rest
+
+
+def find_recordings(source: Path) -> list[RecordingFiles]:
+    """Recordings of all splits by name. Raises UserError where there is none, or a name occurs twice in a split."""
+    found: dict[tuple[str, str], RecordingFiles] = {}
+    for split in SPLITS:
+        for path in sorted((source / split).glob("*")):
+            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+                continue
+            name = path.name.split(".")[0].removesuffix("_td")
+            files = RecordingFiles(split, name, path, path.with_name(f"{name}_bbox.npy"))
+            if other := found.get((split, name)):
+                raise UserError(f"{path} and {other.events} are one recording in two files: move one of them away")
+            found[split, name] = files
+    if not found:
+        raise UserError(f"{source} has no recordings: expected {{{','.join(SPLITS)}}}/*{{{','.join(SUFFIXES)}}}")
+    return list(found.values())
+
+
+def preprocess_all(
+    recordings: Sequence[RecordingFiles], out: Path, dataset: DatasetConfig, workers: int, console: Console
+) -> list[Outcome]:
+    """Every recording's report or error, in the order of `recordings`."""
+    context = multiprocessing.get_context("spawn")
+    frames_done = context.Value("q", 0)
+    pool = ProcessPoolExecutor(min(workers, len(recordings)), context, _start_worker, (frames_done,))
+    try:
+        jobs = [pool.submit(_run, files, out, dataset) for files in recordings]
+        _watch(jobs, frames_done, console)
+        return [job.result() for job in jobs]
+    except BrokenProcessPool as error:
+        raise UserError("a worker was killed, most likely for want of memory: give fewer workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(frames_done: Synchronized) -> None:
+    global _frames_done
+    _frames_done = frames_done
+
+
+def _run(files: RecordingFiles, out: Path, dataset: DatasetConfig) -> Outcome:
+    def count_frame() -> None:
+        with _frames_done.get_lock():
+            _frames_done.value += 1
+
+    try:
+        return preprocess_recording(files, out, dataset, count_frame)
+    except UserError as error:
+        return error
+
+
+def _watch(jobs: Sequence[Future], frames_done: Synchronized, console: Console) -> None:
+    """Show progress until all jobs are through: a bar on a terminal, else a line now and then."""
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[frames]:,} frames")
+    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("recordings", total=len(jobs), frames=0)
+        pending = set(jobs)
+        while pending:
+            _, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            progress.update(task, completed=len(jobs) - len(pending), frames=frames_done.value)
+            if not console.is_terminal and time.monotonic() > next_line:
+                next_line += _SECONDS_BETWEEN_LINES
+                console.print(f"{len(jobs) - len(pending)} of {len(jobs)} recordings, {frames_done.value:,} frames")
+
+
+def _summarise(outcomes: Sequence[Outcome], dataset: DatasetConfig, out: Path, console: Console) -> int:
+    """Print what there is now, what was dropped and why, and what failed. Returns the exit code."""
+    reports = [outcome for outcome in outcomes if isinstance(outcome, Report)]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
+    table = Table("", *SPLITS, "total", title=str(out))
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def add_row(title: str, count: Callable[[Report], int]) -> None:
+        counts = [sum(count(report) for report in reports if report.split == split) for split in SPLITS]
+        table.add_row(title, *(f"{number:,}" for number in [*counts, sum(counts)]))
+
+    def add_reasons(title: str, counts: Callable[[Report], dict[str, int]], reasons: Iterable[str]) -> None:
+        table.add_section()
+        for reason in reasons:
+            add_row(f"{title}: {reason}", lambda report, reason=reason: counts(report).get(reason, 0))
+
+    add_row("sequences", lambda report: bool(report.num_frames))
+    add_row("of these finished before", lambda report: bool(report.num_frames) and report.was_present)
+    add_row("recordings without a usable box", lambda report: not report.num_frames)
+    add_row("frames", lambda report: report.num_frames)
+    add_row("labelled frames", lambda report: report.num_labelled)
+    add_row("events", lambda report: report.num_events)
+    add_reasons("boxes", lambda report: report.boxes_per_class, dataset.classes)
+    add_reasons("dropped boxes", lambda r: r.dropped_boxes, _reasons(r.dropped_boxes for r in reports))
+    add_reasons("events", lambda r: r.events_by_fault, _reasons(r.events_by_fault for r in reports))
+    console.print(table)
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors else 0
+
+
+def _reasons(counts: Iterable[dict[str, int]]) -> list[str]:
+    return list(sum(map(Counter, counts), Counter()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
