@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
 
-from config.schema import DatasetConfig, EvaluationConfig
+from config.schema import DatasetConfig
 from data.batch import SequenceBatch
 from modules.confusion_figure import draw_confusion_matrix
 from modules.drawing import PictureBoxes, draw_frame
@@ -46,10 +44,14 @@ class DetectionPictures(Callback):
     ) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
+        # Only what the confusion matrix counts: hundreds of boxes of score .001 would hide the picture.
+        settings = pl_module.config.evaluation
         num_batches = (trainer.num_test_batches if trainer.testing else trainer.num_val_batches)[dataloader_idx]
         due = pictures_due(self._n_samples, batch_idx, int(num_batches)) - len(self._pictures)
         for position in richest_frames(outputs["batch"], due):
-            found = shown_predictions(outputs["detections"][position], pl_module.config.evaluation)
+            found = PictureBoxes.from_detections(
+                outputs["detections"][position], settings.score, settings.confusion_threshold
+            )
             name, picture = self._draw(outputs["batch"], found, position)
             self._pictures[name] = picture
 
@@ -59,9 +61,7 @@ class DetectionPictures(Callback):
         t_ms = int(batch.t_us.flatten()[index]) // 1000
         frame = batch.frames.flatten(0, 1)[index].cpu().numpy()
         boxes = batch.boxes[batch.box_image == position].cpu().numpy()
-        truth = PictureBoxes(
-            np.concatenate([boxes[:, 1:3] - boxes[:, 3:5] / 2, boxes[:, 3:5]], axis=1), boxes[:, 0].astype(int)
-        )
+        truth = PictureBoxes.from_centres(boxes)
         caption = f"{sequence} · {t_ms / 1000:.2f} s · {int(frame.sum(dtype=np.int64)):,} events"
         return f"{sequence}_{t_ms:07d}ms", draw_frame(frame, self._classes, predictions, truth, caption)
 
@@ -113,16 +113,6 @@ def _send_pictures(trainer: Trainer, key: str, pictures: dict[str, Image.Image])
         elif isinstance(logger, TensorBoardLogger):
             for name, picture in pictures.items():
                 logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
-
-
-def shown_predictions(detections: Float32[Tensor, "m 7"], settings: EvaluationConfig) -> PictureBoxes:
-    """Only what the confusion matrix counts: hundreds of boxes of score .001 would hide the picture."""
-    found = detections.detach().float().cpu().numpy()
-    scores = found[:, 4] * found[:, 5] if settings.score == "product" else found[:, 5]
-    shown = scores >= settings.confusion_threshold
-    found = found[shown]
-    xywh = np.concatenate([found[:, :2], found[:, 2:4] - found[:, :2]], axis=1)
-    return PictureBoxes(xywh, found[:, 6].astype(int), scores[shown])
 
 
 def pictures_due(n_samples: int, batch_idx: int, num_batches: int) -> int:

@@ -12,10 +12,10 @@ from jaxtyping import Float32, Int, UInt8
 from matplotlib import font_manager
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 BACKGROUND_RGB = (14, 17, 24)
 POLARITY_RGB = ((64, 130, 255), (255, 176, 84))  # darker: blue, brighter: amber; told apart by the colour-blind, too
-WIDTH_PX = 1280  # pictures are enlarged towards this
 # Far apart from one another and from the events' blue and amber.
 _PALETTE = (
     "#3ddc84",
@@ -38,6 +38,20 @@ class PictureBoxes:
     xywh: Float32[ndarray, "n 4"]  # left, top, width, height in pixels of the frame
     class_id: Int[ndarray, " n"]
     scores: Float32[ndarray, " n"] | None = None
+
+    @classmethod
+    def from_detections(cls, detections: Float32[Tensor, "m 7"], score: str, threshold: float) -> PictureBoxes:
+        """Those of a network's detections whose score, `product` or `class`, reaches the threshold."""
+        found = detections.detach().float().cpu().numpy()
+        scores = found[:, 4] * found[:, 5] if score == "product" else found[:, 5]
+        shown = scores >= threshold
+        corner, size = found[shown, :2], found[shown, 2:4] - found[shown, :2]
+        return cls(np.concatenate([corner, size], axis=1), found[shown, 6].astype(int), scores[shown])
+
+    @classmethod
+    def from_centres(cls, boxes: Float32[ndarray, "n 5"]) -> PictureBoxes:
+        """Ground truth: class, centre x, centre y, width, height."""
+        return cls(np.concatenate([boxes[:, 1:3] - boxes[:, 3:5] / 2, boxes[:, 3:5]], axis=1), boxes[:, 0].astype(int))
 
 
 def class_rgb(class_id: int) -> tuple[int, int, int]:
@@ -73,13 +87,14 @@ def draw_frame(
     predictions: PictureBoxes | None = None,
     truth: PictureBoxes | None = None,
     caption: str = "",
+    width_px: int = 1280,
 ) -> Image.Image:
     """Events, predictions in their class' colour with name and score, ground truth as thin dashed lines; a caption.
 
-    Small frames are enlarged by a whole factor, so that a pixel stays a square and text stays sharp.
+    Frames are enlarged towards `width_px` by a whole factor, so that a pixel stays a square and text stays sharp.
     """
     events = draw_events(frame)
-    scale = max(1, round(WIDTH_PX / events.shape[1]))
+    scale = max(1, round(width_px / events.shape[1]))
     picture = Image.fromarray(events).resize(
         (events.shape[1] * scale, events.shape[0] * scale), Image.Resampling.NEAREST
     )
