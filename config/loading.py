@@ -6,28 +6,27 @@ missing values, types and ranges (`config.schema`), contradictions (`config.chec
 
 from __future__ import annotations
 
-import json
+import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
 
-from config import names, retired
-from config.checks import CHECKS, MACHINE_CHECKS, SectionCheck, bare_sections, skeleton_problem
-from config.composition import apply_values, compose_files, exists, to_plain
+from config import names
+from config.checks import CHECKS, MACHINE_CHECKS
+from config.composition import apply_values, compose_files, exists
 from config.errors import ConfigError, Problem
 from config.names import CONFIG_FOLDER
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
-from config.validation_messages import problems_of
+from config.validation import check_sections, is_under
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
 STAND_IN = "dataset=base"
@@ -40,14 +39,6 @@ class Loaded:
     sections: dict[str, Any]
     raw: dict[str, Any]
     warnings: tuple[str, ...]
-
-
-@dataclass
-class _Checked:
-    sections: dict[str, Any]
-    raw: dict[str, Any]
-    problems: list[Problem]
-    warnings: list[str]
 
 
 def load_train_config(overrides: Sequence[str]) -> TrainConfig:
@@ -86,15 +77,16 @@ def load(
             if not exists(key, cfg):
                 message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
                 problems.append(Problem(key, message, origins.of(key)))
+        before = copy.deepcopy(cfg)
         apply_values(rewritten.values, cfg)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
-    checked = _check(ROOTS[config_name], cfg, origins, only, checks)
+    checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
     told = {problem.key for problem in problems}
     problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
     if STAND_IN in choices:  # most of its mistakes are not the user's
-        problems = [p for p in problems if not _under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
+        problems = [p for p in problems if not is_under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
         if not rewritten.chooses_dataset:
             problems.insert(0, Problem("dataset", "is not chosen:\n" + names.listing("dataset", folder)))
     if problems:
@@ -117,66 +109,15 @@ def _compose(config_name: str, rewritten: Rewritten, folder: Path) -> tuple[Dict
 def check_composed(config_name: str, cfg: DictConfig) -> tuple[Config, dict[str, Any]]:
     """Typed config and resolved plain dict of what Hydra composed from overrides that `load` has accepted."""
     root = ROOTS[config_name]
-    checked = _check(root, cfg, Origins({}, (), config_name, CONFIG_FOLDER), None, CHECKS)
+    checked = check_sections(root, cfg, Origins({}, (), config_name, CONFIG_FOLDER), CHECKS)
     if checked.problems:
         raise ConfigError(checked.problems)
     return root(**checked.sections), checked.raw
 
 
-def _check(
-    root: type[Config], cfg: DictConfig, origins: Origins, only: str | None, checks: Sequence[SectionCheck]
-) -> _Checked:
-    raw, missing, problems = to_plain(cfg if only is None else OmegaConf.masked_copy(cfg, only))
-    checked = _Checked({}, raw, problems, [])
-    for key, value in retired.take_out(raw).items():
-        verdict = retired.judge(key, value, origins.of(key))
-        (checked.problems if isinstance(verdict, Problem) else checked.warnings).append(verdict)
-    bare = bare_sections(raw)
-    if bare:
-        checked.problems.append(skeleton_problem(bare, origins.folder))
-    missing = [key for key in missing if key not in retired.DERIVED and retired.retired_key(key) is None]
-    checked.problems += [Problem(key, _how_to_give(key), origins.of(key)) for key in missing if not _under(key, bare)]
-    invalid = _validate_sections(root, checked, origins, only)
-    checked.problems += [p for p in invalid if not _under(p.key, [*missing, *bare])]
-    partial = root.model_construct(**checked.sections)
-    for reads, check in checks:
-        if all(name in checked.sections for name in reads):
-            checked.problems += [replace(p, origin=origins.of(p.key)) for p in check(partial)]
-    return checked
-
-
-def _validate_sections(root: type[Config], checked: _Checked, origins: Origins, only: str | None) -> list[Problem]:
-    """Fill `checked.sections` with those that are valid, and return what is wrong with the others."""
-    problems = []
-    tree, raw = names.key_tree(root), json.loads(json.dumps(checked.raw))
-    for name in raw.keys() - root.model_fields.keys():
-        problems.append(Problem(name, names.unknown_key_message(name, tree), origins.of(name)))
-    for name, info in root.model_fields.items():
-        if only not in (None, name):
-            continue
-        if name not in raw:
-            problems.append(Problem(name, "is missing: no file and no override sets it"))
-            continue
-        try:
-            adapter = TypeAdapter(Annotated[info.annotation, info])
-            checked.sections[name] = adapter.validate_json(json.dumps(raw[name]), strict=True)
-        except ValidationError as error:
-            problems += problems_of(error, name, raw, tree, origins)
-    return problems
-
-
-def _under(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
 def _chooses_badly(told: set[str]) -> bool:
     """A mistyped experiment would have brought the model that is missing now."""
     return any(key.split("/")[0] in ("model", "experiment") for key in told)
-
-
-def _how_to_give(key: str) -> str:
-    example = {"dataset.path": "FOLDER", "checkpoint": "FILE.ckpt"}.get(key, "VALUE")
-    return f"is missing; give {key}={example}"
 
 
 def _warned(loaded: Loaded) -> Loaded:

@@ -12,7 +12,15 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from config.schema_base import Probability, Strict, UserPath
 from config.schema_dataset import (
@@ -185,6 +193,11 @@ class TrainConfig(Config):
     check: bool
 
 
+def _switch(value: object) -> object:
+    """RVT's commands say use_test_set=1."""
+    return bool(value) if value in (0, 1) else value
+
+
 class ValidationConfig(Config):
     checkpoint: UserPath
-    use_test_set: Annotated[bool, Field(strict=False)]  # RVT's commands say use_test_set=1
+    use_test_set: Annotated[bool, BeforeValidator(_switch)]

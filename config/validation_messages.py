@@ -88,4 +88,4 @@ def _allowed(details: ErrorDetails) -> str:
 def _literals(details: ErrorDetails) -> list[str]:
     if details["type"] != "literal_error":
         return []
-    return details["ctx"]["expected"].replace(" or ", ", ").split(", ")
+    return [word.strip("'") for word in details["ctx"]["expected"].replace(" or ", ", ").split(", ")]

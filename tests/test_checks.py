@@ -1,0 +1,90 @@
+"""Settings that are each allowed, but contradict each other or the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config.errors import ConfigError
+from config.loading import load
+
+ETRAM = ("model=maxvit_yolox/plain_lstm", "dataset=gen4", "dataset.path=DATA")
+
+
+def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load("train", overrides, on_this_machine=on_this_machine)
+    return {problem.key: problem.message for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (["dataset=gen4_1mpx"], "model.head.num_classes", "is 8, but dataset=gen4_1mpx has 3 classes: pedestrian"),
+        (["model.head.num_classes=3"], "model.head.num_classes", "model.head.num_classes=null takes the data set's"),
+        (["model.backbone.input_channels=10"], "model.backbone.input_channels", "frames have 20 channels"),
+        (["model.backbone.in_res_hw=[360,640]"], "model.backbone.in_res_hw", "make it [384, 640]"),
+        (
+            ["model.backbone.stage.attention.partition_size=[8,10]"],
+            "model.backbone.stage.attention.partition_size",
+            "make it [6, 10]",
+        ),
+        (["model.backbone.embed_dim=48"], "model.backbone.stage.attention.dim_head", "32 does not divide the 48"),
+        (["dataset.ev_repr_name=stacked_histogram_dt=20_nbins=10"], "dataset.ev_repr_name", "says 20 ms and 10 bins"),
+        (["dataset.ev_repr_name=voxels"], "dataset.ev_repr_name", "stacked_histogram_dt=<ms>_nbins=<bins>"),
+        (["dataset.class_groups.small=[cat]"], "dataset.class_groups.small", "'cat' is no class"),
+        (["dataset.preprocessing.class_ids.1=cat"], "dataset.preprocessing.class_ids.1", "'cat' is no class"),
+        (
+            ["dataset.data_augmentation.stream.rotate.min_angle_deg=9"],
+            "dataset.data_augmentation.stream.rotate.min_angle_deg",
+            "greater",
+        ),
+        (
+            ["dataset.data_augmentation.random.zoom.zoom_in.factor.min=2"],
+            "dataset.data_augmentation.random.zoom.zoom_in.factor.min",
+            "greater than max",
+        ),
+        (
+            ["+dataset.data_augmentation.stream.zoom.zoom_in={factor: {min: 1, max: 2}}"],
+            "dataset.data_augmentation.stream.zoom.zoom_in",
+            "streams only zoom out",
+        ),
+        (["batch_size.train=1"], "batch_size.train", "one lane of each kind"),
+        (["training.lr_scheduler.total_steps=10"], "training.lr_scheduler.total_steps", "would end before"),
+        (["resume=latest", "weights=a.ckpt"], "weights", "contradicts resume"),
+    ],
+)
+def test_contradictions(overrides: list[str], key: str, message: str) -> None:
+    said = said_about([*ETRAM, *overrides])
+    assert list(said) == [key]
+    assert message in said[key]
+
+
+def test_an_invalid_value_does_not_hide_a_contradiction_in_its_section() -> None:
+    said = said_about([*ETRAM, "dataset.train.sampling=steam", "+dataset.typo=1", "model.head.num_classes=3"])
+    assert set(said) == {"dataset.train.sampling", "dataset.typo", "model.head.num_classes"}
+
+
+def test_files_and_devices_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.checks.count_gpus", lambda: 1)
+    (tmp_path / "my data" / "train").mkdir(parents=True)
+    weights = tmp_path / "last_epoch=001-step=10.ckpt"
+    weights.touch()
+    overrides = [*ETRAM, f"dataset.path={tmp_path}/my dat", f"weights={tmp_path}/last_epoch=001-step=1.ckpt"]
+    said = said_about([*overrides, "hardware.gpus=[0,1]"], on_this_machine=True)
+    assert f"{tmp_path} holds my data" in said["dataset.path"]
+    assert f"{tmp_path} holds {weights.name}" in said["weights"]
+    assert "names GPU 1" in said["hardware.gpus"]
+    good = [*ETRAM, f"dataset.path={tmp_path}/my data", f"weights={weights}", "hardware.gpus=[0]"]
+    assert load("train", good, on_this_machine=True).sections["weights"] == weights
+
+
+def test_a_folder_without_splits_is_no_data_set(tmp_path: Path) -> None:
+    said = said_about([*ETRAM, f"dataset.path={tmp_path}"], on_this_machine=True)
+    assert "none of train, val, test" in said["dataset.path"]
+
+
+def test_resume_by_run_id_is_no_path() -> None:
+    said = said_about([*ETRAM, "resume=kkm8zcsi"], on_this_machine=True)
+    assert list(said) == ["dataset.path"]

@@ -1,0 +1,96 @@
+"""Every YAML file composes into the schema, and every key of the schema is read by some code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import ValidationError
+
+from config.loading import load_train_config, load_validation_config
+from config.names import CONFIG_FOLDER, choices, key_tree
+from config.schema import TrainConfig, ValidationConfig
+
+PROJECT = CONFIG_FOLDER.parent
+DATASETS = sorted(set(choices("dataset", CONFIG_FOLDER)) - {"base"})
+MODELS = sorted(set(choices("model", CONFIG_FOLDER)) - {"rnndet"})
+EXPERIMENTS = sorted(choices("experiment", CONFIG_FOLDER))
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_dataset_composes(dataset: str) -> None:
+    config = load_train_config([f"dataset={dataset}", "model=maxvit_yolox/default", "dataset.path=x"])
+    assert config.dataset.name == dataset
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_composes(model: str) -> None:
+    config = load_validation_config([f"model={model}", "dataset=gen4", "dataset.path=x", "checkpoint=x.ckpt"])
+    assert config.model.name == "rnndet"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_on_the_skeleton(experiment: str) -> None:
+    group, name = experiment.split("/")
+    dataset = group if group in DATASETS else "gen4"
+    config = load_train_config([f"dataset={dataset}", "dataset.path=x", f"+experiment/{group}={name}"])
+    assert config.model.head.num_classes in (None, config.dataset.num_classes)
+
+
+def test_every_yaml_file_is_composed_by_these_tests() -> None:
+    tested = {f"dataset/{d}" for d in [*DATASETS, "base"]} | {f"model/{m}" for m in [*MODELS, "rnndet"]}
+    tested |= {f"experiment/{e}" for e in EXPERIMENTS} | {"train", "val", "general"}
+    on_disk = {str(path.relative_to(CONFIG_FOLDER).with_suffix("")) for path in CONFIG_FOLDER.rglob("*.yaml")}
+    assert on_disk == tested
+
+
+def test_every_key_is_read_by_some_code() -> None:
+    """A key that nothing reads promises what does not happen. Keys with one allowed value say what is built."""
+    read = {name for path in _sources() for name in _attributes(path)}
+    leaves = key_tree(TrainConfig).leaves | key_tree(ValidationConfig).leaves
+    dead = [key for key, kind in leaves.items() if not _is_constant(kind) and key.rpartition(".")[2] not in read]
+    assert dead == []
+
+
+def test_half_resolution_is_derived_and_not_written_back() -> None:
+    config = load_train_config(["dataset=gen4", "dataset.path=x", "model=maxvit_yolox/default"])
+    assert config.dataset.frame_hw == (360, 640)
+    assert config.input_hw == (384, 640)
+    assert config.partition_size == (6, 10)
+    assert config.dataset.eval_box_filter.min_diagonal == 30
+    assert config.dataset.frames_file_name == "event_representations_ds2_nearest.h5"
+    with pytest.raises(ValidationError, match="frozen"):
+        config.dataset.sequence_length = 7
+
+
+def test_full_resolution_keeps_sensor_pixels() -> None:
+    config = load_train_config(["dataset=gen1", "dataset.path=x", "+experiment/gen1=tiny"])
+    assert config.dataset.frame_hw == (240, 304)
+    assert config.input_hw == (256, 320)
+    assert config.partition_size == (8, 10)
+    assert config.dataset.eval_box_filter.min_diagonal == 30
+
+
+def _sources() -> list[Path]:
+    folders = ("data", "models", "modules", "callbacks", "scripts")
+    schema = sorted(CONFIG_FOLDER.glob("schema*.py"))  # derived properties
+    return [
+        *schema,
+        PROJECT / "train.py",
+        PROJECT / "validation.py",
+        *(p for f in folders for p in PROJECT.glob(f"{f}/**/*.py")),
+    ]
+
+
+def _attributes(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def _is_constant(kind: Any) -> bool:
+    members = get_args(kind)
+    if get_origin(kind) is Literal:
+        return len(members) == 1
+    return bool(members) and all(_is_constant(member) for member in members)
