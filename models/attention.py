@@ -26,6 +26,7 @@ class PartitionedSelfAttention(nn.Module):
 
     def __init__(self, dim: int, cells: str, partition_size: tuple[int, int], config: AttentionConfig) -> None:
         super().__init__()
+        assert dim % config.dim_head == 0, f"heads of {config.dim_head} channels do not divide {dim}"
         self.heads = dim // config.dim_head
         self.cells = cells
         self.sizes = {"p": partition_size[0], "q": partition_size[1]}

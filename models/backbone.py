@@ -100,13 +100,6 @@ class RecurrentBackbone(nn.Module):
 def _check(config: BackboneConfig) -> None:
     if config.enable_masking:
         raise UserError("model.backbone.enable_masking=true: no data set here makes token masks. Set it to false")
-    dim_head = config.stage.attention.dim_head
-    for dim in config.stage_dims:
-        if dim % dim_head:
-            raise UserError(
-                f"model.backbone.stage.attention.dim_head={dim_head} does not divide the {dim} channels of a stage "
-                "(model.backbone.embed_dim * dim_multiplier). RVT: 32 for embed_dim 32 and 64, 24 for 48"
-            )
     lstm = config.stage.lstm
     if lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
         raise UserError(

@@ -1,0 +1,148 @@
+import pytest
+import torch
+from torch import Tensor
+
+from models.assignment import assign_anchors
+from models.head import Predictions, decode_boxes, make_anchors
+from tests.network import golden, golden_detector, training_boxes, training_features
+
+FRAME_HW = (64, 96)
+NUM_CLASSES = 3
+
+
+def predictions_for(num_images: int, seed: int = 0) -> Predictions:
+    """Plausible guesses: boxes of a few strides around each anchor; float64, so that no two costs are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    strides = (8, 16, 32)
+    anchors = make_anchors([(FRAME_HW[0] // s, FRAME_HW[1] // s) for s in strides], strides, torch.device("cpu"))
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(num_images, len(anchors.stride), *shape, generator=generator, dtype=torch.float64)
+
+    return Predictions(normal(4) * 0.7, normal(), normal(NUM_CLASSES), anchors)
+
+
+def boxes_for(counts: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random boxes, `counts` of them per image; some centres lie outside the frame."""
+    torch.manual_seed(seed)
+    n = sum(counts)
+    class_id = torch.randint(NUM_CLASSES, (n, 1)).double()
+    centre = torch.rand(n, 2).double() * torch.tensor([130.0, 90.0]) - 10
+    size = torch.rand(n, 2).double() * 50 + 2
+    return torch.cat((class_id, centre, size), dim=1), torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+
+def iou_of(a: list[float], b: list[float]) -> float:
+    def side(i: int) -> float:
+        end = min(a[i] + a[i + 2] / 2, b[i] + b[i + 2] / 2)
+        return max(0.0, end - max(a[i] - a[i + 2] / 2, b[i] - b[i + 2] / 2))
+
+    intersection = side(0) * side(1)
+    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
+
+
+def slow_assignment(predictions: Predictions, boxes: Tensor, box_image: Tensor) -> Tensor:
+    """SimOTA as defined, image by image, box by box, anchor by anchor."""
+    num_images, num_anchors = predictions.objectness_logits.shape
+    decoded = decode_boxes(predictions.box_offsets, predictions.anchors).tolist()
+    centres, strides = predictions.anchors.centre_xy.tolist(), predictions.anchors.stride.tolist()
+    result = torch.full((num_images, num_anchors), len(boxes))
+    for image in range(num_images):
+        own = [i for i in range(len(boxes)) if box_image[i] == image]
+        near = {
+            (i, a): max(abs(centres[a][0] - boxes[i, 1]), abs(centres[a][1] - boxes[i, 2])) < 1.5 * strides[a]
+            for i in own
+            for a in range(num_anchors)
+        }
+        candidates = [a for a in range(num_anchors) if any(near[i, a] for i in own)]
+        cost, takers = {}, {a: [] for a in candidates}
+        for i in own:
+            ious = {a: iou_of(decoded[image][a], boxes[i, 1:].tolist()) for a in candidates}
+            target = torch.nn.functional.one_hot(boxes[i, 0].long(), NUM_CLASSES).double()
+            for a in candidates:
+                objectness = predictions.objectness_logits[image, a].sigmoid()
+                probability = (predictions.class_logits[image, a].sigmoid() * objectness).sqrt()
+                class_cost = torch.nn.functional.binary_cross_entropy(probability, target, reduction="sum")
+                iou_cost = -torch.tensor(ious[a] + 1e-8, dtype=torch.float64).log()
+                cost[i, a] = class_cost + 3 * iou_cost + (0 if near[i, a] else 1e6)
+            k = max(1, int(sum(sorted(ious.values())[-10:])))
+            for a in sorted(candidates, key=lambda a: cost[i, a])[:k]:
+                takers[a].append(i)
+        for a, boxes_that_take in takers.items():
+            if len(boxes_that_take) == 1:
+                result[image, a] = boxes_that_take[0]
+            elif boxes_that_take:
+                result[image, a] = min(own, key=lambda i: cost[i, a])
+    return result
+
+
+def test_foreground_and_boxes_of_the_reference():
+    detector = golden_detector().train()
+    boxes, box_image = training_boxes()
+    assigned = assign_anchors(detector.predict(training_features(detector)), boxes, box_image)
+    expected = golden("model_train")["assign_gt_index"]
+    first_box = torch.bincount(box_image, minlength=4).cumsum(0) - torch.bincount(box_image, minlength=4)
+    within_image = torch.where(assigned < len(boxes), assigned - first_box[:, None], -1)
+    assert within_image.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("counts", [[5, 0, 2], [1], [0, 12], [25, 3, 1, 9]])
+def test_batch_at_once_equals_definition_box_by_box(counts):
+    predictions = predictions_for(len(counts), seed=sum(counts))
+    boxes, box_image = boxes_for(counts, seed=sum(counts))
+    assigned = assign_anchors(predictions, boxes, box_image)
+    assert torch.equal(assigned, slow_assignment(predictions, boxes, box_image))
+
+
+def test_order_of_boxes_does_not_matter():
+    predictions = predictions_for(3)
+    boxes, box_image = boxes_for([6, 1, 8])
+    order = torch.randperm(15)
+    shuffled = assign_anchors(predictions, boxes[order], box_image[order])
+    original = assign_anchors(predictions, boxes, box_image)
+    assert torch.equal(torch.cat((order, torch.tensor([15])))[shuffled], original)
+
+
+def test_no_boxes_no_foreground():
+    boxes, box_image = boxes_for([0, 0])
+    assert (assign_anchors(predictions_for(2), boxes, box_image) == 0).all()
+
+
+def test_five_hundred_boxes_in_one_image():
+    boxes, box_image = boxes_for([0, 500])
+    assigned = assign_anchors(predictions_for(2), boxes, box_image)
+    assert (assigned[0] == 500).all()
+    assert (assigned[1] < 500).sum() > 126 / 2  # of 126 anchors, most lie near some box
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [1, 1000, 30, 20, 20],  # centre too far outside for any anchor
+        [3, 50, 30, 20, 20],  # no such class
+        [-1, 50, 30, 20, 20],
+        [1, 50, 30, 0, 20],  # no area
+        [0, 0, 0, 0, 0],  # padding
+        [1, float("nan"), 30, 20, 20],
+        [float("nan"), 50, 30, 20, 20],
+        [1, 50, 30, float("inf"), 20],
+    ],
+)
+def test_boxes_that_cannot_be_learned_take_nothing_and_leave_others_alone(row):
+    bad = torch.tensor([row], dtype=torch.float64)
+    good = torch.tensor([[2, 40, 30, 25, 20]], dtype=torch.float64)
+    predictions = predictions_for(2)
+    assert (assign_anchors(predictions, bad, torch.tensor([0])) == 1).all()
+    alone = assign_anchors(predictions, good, torch.tensor([1]))
+    both = assign_anchors(predictions, torch.cat((bad, good)), torch.tensor([0, 1]))
+    assert torch.equal(both == 1, alone == 0)
+
+
+def test_predictions_that_are_not_numbers_do_not_stop_it():
+    predictions = predictions_for(1)
+    predictions.class_logits[0, :5] = float("nan")
+    predictions.box_offsets[0, 5:9] = float("inf")
+    boxes, box_image = boxes_for([4])
+    assigned = assign_anchors(predictions, boxes, box_image)
+    assert (assigned >= 0).all()
+    assert (assigned <= 4).all()

@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from config.errors import UserError
+from models.backbone import Downsample, RecurrentBackbone
+from tests.network import (
+    PARTITION_SIZE,
+    frames_of_call,
+    golden,
+    golden_detector,
+    golden_tensor,
+    largest_difference,
+    model_config,
+)
+
+STAGES = (1, 2, 3, 4)
+
+
+def reset(state, is_first):
+    return [tuple(part * ~is_first.view(-1, 1, 1, 1) for part in stage) for stage in state]
+
+
+@torch.no_grad()
+def test_features_and_states_of_the_reference_with_carried_state_and_a_reset_lane():
+    backbone = golden_detector().eval().backbone
+    expected = golden("model_backbone")
+    state = None
+    for call in (1, 2):
+        if call == 2:
+            state = reset(state, golden_tensor("model_inputs", "reset_mask_call2"))
+        features, state = backbone(frames_of_call(call).float(), state)
+        for index, stage in enumerate(STAGES):
+            assert largest_difference(features[index], expected[f"call{call}_h_stage{stage}"]) < 2e-5
+            assert largest_difference(state[index][0], expected[f"call{call}_h_stage{stage}"][-1]) < 2e-5
+            assert largest_difference(state[index][1], expected[f"call{call}_c_stage{stage}"][-1]) < 2e-5
+
+
+@torch.no_grad()
+def test_chunks_of_one_frame_give_the_reference_states():
+    backbone = golden_detector().eval().backbone
+    state = None
+    for t, frame in enumerate(frames_of_call(1).float()):
+        features, state = backbone(frame[None], state)
+        for index, stage in enumerate(STAGES):
+            assert largest_difference(features[index][0], golden("model_backbone")[f"call1_h_stage{stage}"][t]) < 2e-5
+            assert largest_difference(state[index][1], golden("model_backbone")[f"call1_c_stage{stage}"][t]) < 2e-5
+
+
+@torch.no_grad()
+def test_inside_the_first_stage():
+    stage = golden_detector().eval().backbone.stages[0]
+    maps = stage.downsample(frames_of_call(1)[0, :1].float())
+    assert largest_difference(maps, golden("model_backbone")["stage1_t0_downsample_nhwc"]) < 2e-5
+    maps = stage.blocks[0].window(maps)
+    assert largest_difference(maps, golden("model_backbone")["stage1_t0_after_window_nhwc"]) < 2e-5
+    maps = stage.blocks[0].grid(maps)
+    assert largest_difference(maps, golden("model_backbone")["stage1_t0_after_grid_nhwc"]) < 2e-5
+
+
+def step_by_step(backbone, frames, state):
+    """The definition: all four stages for a frame, then the next frame."""
+    outputs = []
+    for frame in frames:
+        maps, new_state = frame, []
+        for index, stage in enumerate(backbone.stages):
+            x = stage.downsample(maps)
+            for block in stage.blocks:
+                x = block(x)
+            _, stage_state = stage.lstm(x[None], None if state is None else state[index])
+            maps = stage_state[0]
+            new_state.append(stage_state)
+        state = new_state
+        outputs.append([hidden for hidden, _ in state])
+    return [torch.stack(maps) for maps in zip(*outputs, strict=True)], state
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+@pytest.mark.parametrize("lstm", ["false", "true"])
+def test_stage_by_stage_equals_step_by_step_forward_and_backward(num_frames, lstm):
+    config = model_config(f"model.backbone.stage.lstm.dws_conv={lstm}", "model.backbone.num_blocks=[1,2,1,1]").backbone
+    torch.manual_seed(0)
+    backbone = RecurrentBackbone(config, PARTITION_SIZE).double()
+    frames = torch.randn(num_frames, 2, 20, 64, 128, dtype=torch.float64)
+    _, state = backbone(frames[:1], None)
+    state = [tuple(part.detach() for part in stage) for stage in state]
+    results = []
+    for walk in (backbone, lambda *inputs: step_by_step(backbone, *inputs)):
+        features, last = walk(frames, state)
+        loss = sum(maps.square().sum() for maps in features) + sum(cell.sum() for _, cell in last)
+        gradients = torch.autograd.grad(loss, list(backbone.parameters()))
+        results.append([*features, *(part for stage in last for part in stage), *gradients])
+    for ours, definition in zip(*results, strict=True):
+        torch.testing.assert_close(ours, definition)
+
+
+def test_activation_checkpointing_changes_no_number():
+    gradients = []
+    for checkpointing in (False, True):
+        detector = golden_detector(activation_checkpointing=checkpointing).train()
+        features, state = detector.backbone(frames_of_call(1).float(), None)
+        loss = sum(maps.square().sum() for maps in features) + state[0][1].sum()
+        gradients.append(torch.autograd.grad(loss, list(detector.backbone.parameters())))
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.parametrize(("overlap", "kernel"), [("true", (7, 7)), ("false", (4, 4))])
+def test_patches_overlap_or_touch(overlap, kernel):
+    config = model_config(f"model.backbone.stage.downsample.overlap={overlap}").backbone.stage.downsample
+    layer = Downsample(20, 16, 4, config)
+    assert layer.conv.kernel_size == kernel
+    assert layer(torch.zeros(1, 20, 64, 128)).shape == (1, 16, 32, 16)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "model.backbone.enable_masking=true",
+        "model.backbone.stage.lstm.dws_conv_kernel_size=4",
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(setting):
+    config = model_config("model.backbone.stage.lstm.dws_conv=true", setting).backbone
+    with pytest.raises(UserError, match=setting.split("=")[0]):
+        RecurrentBackbone(config, PARTITION_SIZE)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from config.loading import load_train_config
+from models.pretrained import rename
+from modules.optimizer import build_optimizer
+from tests.network import golden, golden_detector, largest_difference, training_boxes, training_features
+
+TABLES = {  # learning rate, total steps, pct_start, div_factor, final_div_factor
+    "lr_table_rvt_gen4_short": (0.000346, 400, 0.005, 20, 10000),
+    "lr_table_a": (0.001, 37, 0.25, 25, 100),
+    "lr_table_b": (0.0002, 1000, 0.005, 20, 10000),
+    "opt_noclip_lr": (0.000346, 10, 0.3, 20, 10000),
+}
+
+
+def training_config(table, *overrides):
+    rate, total_steps, pct_start, div_factor, final_div_factor = TABLES[table]
+    schedule = {
+        "total_steps": total_steps,
+        "pct_start": pct_start,
+        "div_factor": div_factor,
+        "final_div_factor": final_div_factor,
+    }
+    settings = [f"training.lr_scheduler.{key}={value}" for key, value in schedule.items()]
+    settings += [f"training.learning_rate={rate}", f"training.max_steps={total_steps}", *overrides]
+    return load_train_config(["dataset=toy", "model=maxvit_yolox/plain_lstm", *settings]).training
+
+
+@pytest.mark.parametrize("table", ["lr_table_rvt_gen4_short", "lr_table_a", "lr_table_b"])
+def test_learning_rates_of_the_reference(table):
+    built = build_optimizer([nn.Parameter(torch.zeros(1))], training_config(table))
+    rates = []
+    for _ in golden("model_train")[table]:
+        rates.append(built["optimizer"].param_groups[0]["lr"])
+        built["optimizer"].step()
+        if len(rates) < len(golden("model_train")[table]):
+            built["lr_scheduler"]["scheduler"].step()
+    np.testing.assert_allclose(rates, golden("model_train")[table], rtol=1e-9)
+
+
+def test_rate_is_constant_without_a_schedule():
+    config = training_config("lr_table_a", "training.lr_scheduler.use=false")
+    built = build_optimizer([nn.Parameter(torch.zeros(1))], config)
+    assert "lr_scheduler" not in built
+    assert built["optimizer"].param_groups[0]["lr"] == 0.001
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("run", "clip"), [("opt_noclip", None), ("opt_clipvalue1", 1.0)])
+def test_three_training_steps_of_the_reference(run, clip, fused):
+    """Tolerances grow with the steps: Adam divides by the gradient's size, and so amplifies rounding."""
+    expected = golden("model_train")
+    detector = golden_detector().train()
+    built = build_optimizer(detector.parameters(), training_config("opt_noclip_lr"), fused=fused)
+    optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
+    for step, (loss_tolerance, norm_tolerance) in enumerate(((1e-5, 1e-5), (5e-5, 1e-4), (2e-4, 1e-3))):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected[f"{run}_lr"][step], rel=1e-9)
+        losses = detector.loss(training_features(detector), *training_boxes())
+        for name, value in zip(expected["loss_names"], expected[f"{run}_losses"][step], strict=True):
+            assert losses[name].item() == pytest.approx(value, rel=loss_tolerance, abs=0)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in detector.parameters()])
+        assert norm.item() == pytest.approx(expected[f"{run}_total_gradnorm"][step], rel=norm_tolerance)
+        if clip is not None:
+            torch.nn.utils.clip_grad_value_(detector.parameters(), clip)
+        optimizer.step()
+        scheduler.step()
+    trained = dict(detector.named_parameters())
+    prefix = f"{run}_param__"
+    for key in (key for key in expected if key.startswith(prefix)):
+        assert largest_difference(trained[rename(key.removeprefix(prefix))], expected[key]) < 2e-6

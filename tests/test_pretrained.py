@@ -1,0 +1,208 @@
+import pickle
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from config.errors import UserError
+from models.detector import Detector
+from models.pretrained import check_compatible, describe, load_weights, rename
+from tests.network import (
+    NUM_CLASSES,
+    PARTITION_SIZE,
+    golden,
+    golden_detector,
+    golden_tensor,
+    golden_weights,
+    model_config,
+)
+
+RVT_CONFIG = {"model": {"name": "rnndet", "sizes": [1, 2.5, True, None]}, "dataset": {"path": "???"}}
+
+
+class Exploit:
+    """What a hostile checkpoint holds: unpickling it calls a function."""
+
+    called = False
+
+    def __reduce__(self):
+        return (_called, ())
+
+
+def _called():
+    Exploit.called = True
+    return {}
+
+
+def their_weights():
+    return {key: golden_tensor("model_state_dict", key) for key in golden("model_state_dict")}
+
+
+def rvt_checkpoint(weights, hyper_parameters=None):
+    return {
+        "epoch": 3,
+        "global_step": 100,
+        "state_dict": {f"mdl.{key}": value for key, value in weights.items()},
+        "hyper_parameters": OmegaConf.create(RVT_CONFIG) if hyper_parameters is None else hyper_parameters,
+        "callbacks": {"ModelCheckpoint{'monitor': 'val/AP'}": {"best_model_score": torch.tensor(0.3)}},
+    }
+
+
+def plain_lstm_fork(weights):
+    """Two convolutions, gates input, forget, output, cell."""
+    forked = {}
+    for key, value in weights.items():
+        lstm, _, name = key.rpartition("conv1x1.")
+        if not lstm.endswith(".lstm."):
+            forked[key] = value
+            continue
+        forget, input_, output, cell = value.chunk(4)
+        value = torch.cat((input_, forget, output, cell))
+        if name == "bias":
+            forked[f"{lstm}input_transform.bias"] = value
+        else:
+            forked[f"{lstm}input_transform.weight"], forked[f"{lstm}hidden_transform.weight"] = value.chunk(2, dim=1)
+    return forked
+
+
+CHECKPOINTS = {
+    "RVT, Lightning": lambda: rvt_checkpoint(their_weights()),
+    "RVT, nested container": lambda: rvt_checkpoint(their_weights(), {"config": OmegaConf.create(RVT_CONFIG)}),
+    "RVT, compiled": lambda: rvt_checkpoint(
+        {key.replace("backbone.", "backbone._orig_mod."): value for key, value in their_weights().items()}
+    ),
+    "RVT, bare": their_weights,
+    "fork with PlainLSTM2d": lambda: rvt_checkpoint(plain_lstm_fork(their_weights())),
+    "fork, bare": lambda: plain_lstm_fork(their_weights()),
+    "ours, Lightning": lambda: {"state_dict": {f"detector.{key}": value for key, value in golden_weights().items()}},
+    "ours, bare": golden_weights,
+    "ours, distributed": lambda: {f"module.{key}": value for key, value in golden_weights().items()},
+}
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save_content(content):
+        torch.save(content, tmp_path / "some.ckpt")
+        return tmp_path / "some.ckpt"
+
+    return save_content
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_checkpoints_of_every_kind_give_the_same_weights(kind, save):
+    weights = load_weights(save(CHECKPOINTS[kind]()))
+    expected = golden_detector().state_dict()
+    assert weights.keys() == expected.keys()
+    for key, value in weights.items():
+        assert torch.equal(value, expected[key]), key
+    check_compatible(weights, golden_detector(), "some.ckpt")
+
+
+def test_published_names_and_shapes_are_those_of_our_base_size():
+    config = model_config(
+        "model.backbone.embed_dim=64", "model.backbone.stage.attention.dim_head=32", "model.fpn.depth=0.67"
+    )
+    with torch.device("meta"):
+        own = Detector(config, 3, (6, 10))
+    published = golden("published_keys")
+    keys, shapes = published["gen4_base_keys"], published["gen4_base_shapes"]
+    ours = {key: "x".join(map(str, value.shape)) for key, value in own.state_dict().items()}
+    assert {rename(str(key)): str(shape) for key, shape in zip(keys, shapes, strict=True)} == ours
+    parameters = {rename(str(key)) for key in keys[published["gen4_base_is_param"]]}
+    assert parameters == {name for name, _ in own.named_parameters()}
+
+
+def test_shapes_tell_the_size():
+    description = describe(golden_weights())
+    assert description.embed_dim == 16
+    assert description.dim_multiplier == (1, 2, 4, 8)
+    assert description.num_classes == 8
+    assert description.fpn_depth == 0.33
+    assert description.num_blocks == (1, 1, 1, 1)
+    assert not description.dws_conv
+
+
+@pytest.mark.parametrize(
+    ("config_setting", "advice"),
+    [
+        ("model.backbone.embed_dim=32", "model.backbone.embed_dim=16"),
+        ("model.backbone.input_channels=10", "model.backbone.input_channels=20"),
+        ("model.backbone.dim_multiplier=[1,2,4,4]", r"model.backbone.dim_multiplier=\[1,2,4,8\]"),
+        ("model.backbone.num_blocks=[1,1,2,1]", r"model.backbone.num_blocks=\[1,1,1,1\]"),
+        ("model.backbone.stage.downsample.overlap=false", "overlap=true"),
+        ("model.backbone.stage.attention.mlp_ratio=2", "mlp_ratio=4"),
+        ("model.backbone.stage.attention.mlp_gated=true", "mlp_gated=false"),
+        ("model.backbone.stage.attention.attention_bias=false", "attention_bias=true"),
+        ("model.backbone.stage.lstm.dws_conv=true", "dws_conv=false"),
+        ("model.fpn.depth=0.67", "model.fpn.depth=0.33"),
+        ("model.fpn.depthwise=true", "parameters differ"),
+        ("model.backbone.stage.attention.ls_init_value=0", "parameters differ"),
+    ],
+)
+def test_disagreement_with_the_config_names_the_setting_to_change(config_setting, advice):
+    detector = Detector(raw_config(config_setting), NUM_CLASSES, PARTITION_SIZE)
+    with pytest.raises(UserError, match=rf"theirs\.ckpt .*{advice}"):
+        check_compatible(golden_weights(), detector, "theirs.ckpt")
+
+
+def raw_config(setting):
+    """Some settings only fit another data set; here the network alone matters."""
+    if "input_channels" not in setting:
+        return model_config(setting)
+    config = model_config()
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"input_channels": 10})})
+
+
+def test_other_class_count_asks_for_another_data_set():
+    detector = Detector(model_config(), 3, PARTITION_SIZE)
+    with pytest.raises(UserError, match=r"model\.head\.num_classes=8.*dataset with 8 classes \(now 3\)"):
+        check_compatible(golden_weights(), detector, "theirs.ckpt")
+
+
+def test_hostile_file_is_refused_unread_and_the_way_out_named(save):
+    path = save(rvt_checkpoint(their_weights(), {"config": Exploit()}))
+    with pytest.raises(UserError, match=r"some\.ckpt .*trust_checkpoint=true"):
+        load_weights(path)
+    assert not Exploit.called
+    assert load_weights(path, trust=True).keys() == golden_weights().keys()
+    assert Exploit.called
+
+
+def damaged_files():
+    whole = pickle.dumps({"a": list(range(1000))})
+    return {
+        "empty": b"",
+        "text": b"wandb: run finished\n" * 10,
+        "pickle cut short": whole[:500],
+        "plain pickle": whole,
+        "image": bytes([0x89, 0x50, 0x4E, 0x47]) + bytes(200),
+        "zip cut short": b"PK\x03\x04" + bytes(400),
+    }
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("kind", damaged_files())
+def test_file_that_is_no_checkpoint_gives_one_line_with_its_path(kind, trust, tmp_path):
+    path = tmp_path / "broken.ckpt"
+    path.write_bytes(damaged_files()[kind])
+    with pytest.raises(UserError, match=r"broken\.ckpt") as error:
+        load_weights(path, trust)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_truncated_checkpoint_gives_one_line_with_its_path(share, save):
+    path = save(golden_weights())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"some\.ckpt") as error:
+        load_weights(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_and_foreign_weights_are_told_apart(tmp_path, save):
+    with pytest.raises(UserError, match=r"nowhere\.ckpt: no such checkpoint file"):
+        load_weights(tmp_path / "nowhere.ckpt")
+    with pytest.raises(UserError, match=r"no weights of an RVT detector \(found: conv1\.weight\)"):
+        load_weights(save({"state_dict": {"conv1.weight": torch.zeros(3)}}))
