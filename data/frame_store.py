@@ -32,7 +32,7 @@ FORMAT = "compact-event-frames"
 VERSION = 1
 _SIZES = np.dtype("<u4")  # a frame's content begins with the lengths of gaps and of codes
 _COMPRESSION_LEVEL = 1
-_PAYLOAD_CHUNK = 2**18
+_PAYLOAD_CHUNK = 2**15  # HDF5 rounds the file up to whole chunks
 
 
 def compact_path(frames_path: Path) -> Path:
@@ -100,7 +100,7 @@ class FrameStoreWriter:
         self._file = h5py.File(path, "w")
         self._file.attrs.update(format=FORMAT, version=VERSION, frame_chw=frame_chw)
         self._payload = self._file.create_dataset(
-            "payload", shape=(0,), maxshape=(None,), dtype=np.uint8, chunks=(2**18,)
+            "payload", shape=(0,), maxshape=(None,), dtype=np.uint8, chunks=(_PAYLOAD_CHUNK,)
         )
         self._frame_start = [0]
         self._zstd = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL, write_checksum=True)

@@ -52,7 +52,7 @@ class Report:
 
 
 def preprocess_recording(
-    files: RecordingFiles, out: Path, dataset: DatasetConfig, on_frame: Callable[[], None] = lambda: None
+    out: Path, dataset: DatasetConfig, files: RecordingFiles, on_frame: Callable[[], None] = lambda: None
 ) -> Report:
     """Write OUT/<split>/<name>, or leave it alone where it is finished; it appears at once and complete, or not at all.
 

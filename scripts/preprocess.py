@@ -11,18 +11,13 @@ left alone, so a run that was stopped goes on where it was. A faulty recording i
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.sharedctypes import Synchronized
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,11 +27,9 @@ from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from data.event_files import SUFFIXES
 from data.preprocessing import SPLITS, RecordingFiles, Report, preprocess_recording
+from scripts.parallel import run_parallel, split_workers
 
-Outcome = Report | UserError
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
-_SECONDS_BETWEEN_LINES = 30
-_frames_done: Synchronized  # a worker's view of the count that all share
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,10 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     try:
-        workers, overrides = _split_overrides(options.overrides)
-        dataset = load_dataset_config(overrides)
+        workers, overrides = split_workers(options.overrides)
+        dataset = load_dataset_config([_full_key(override) for override in overrides])
         recordings = find_recordings(options.source)
-        outcomes = preprocess_all(recordings, options.out, dataset, workers, console)
+        preprocess = partial(preprocess_recording, options.out, dataset)
+        outcomes = run_parallel(preprocess, recordings, workers, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,18 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _summarise(outcomes, dataset, options.out, console)
 
 
-def _split_overrides(overrides: Sequence[str]) -> tuple[int, list[str]]:
-    """Number of workers, and what is the config's to read."""
-    workers, rest = "1", []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key == "workers":
-            workers = value
-        else:
-            rest.append(f"{_ALIASES.get(key, key)}={value}")
-    if not workers.isdigit() or int(workers) < 1:
-        raise UserError(f"workers={workers}: give a number of processes, at least 1")
-    return int(workers), rest
+def _full_key(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{_ALIASES.get(key, key)}={value}"
 
 
 def find_recordings(source: Path) -> list[RecordingFiles]:
@@ -93,55 +78,7 @@ def find_recordings(source: Path) -> list[RecordingFiles]:
     return list(found.values())
 
 
-def preprocess_all(
-    recordings: Sequence[RecordingFiles], out: Path, dataset: DatasetConfig, workers: int, console: Console
-) -> list[Outcome]:
-    """Every recording's report or error, in the order of `recordings`."""
-    context = multiprocessing.get_context("spawn")
-    frames_done = context.Value("q", 0)
-    pool = ProcessPoolExecutor(min(workers, len(recordings)), context, _start_worker, (frames_done,))
-    try:
-        jobs = [pool.submit(_run, files, out, dataset) for files in recordings]
-        _watch(jobs, frames_done, console)
-        return [job.result() for job in jobs]
-    except BrokenProcessPool as error:
-        raise UserError("a worker was killed, most likely for want of memory: give fewer workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(frames_done: Synchronized) -> None:
-    global _frames_done
-    _frames_done = frames_done
-
-
-def _run(files: RecordingFiles, out: Path, dataset: DatasetConfig) -> Outcome:
-    def count_frame() -> None:
-        with _frames_done.get_lock():
-            _frames_done.value += 1
-
-    try:
-        return preprocess_recording(files, out, dataset, count_frame)
-    except UserError as error:
-        return error
-
-
-def _watch(jobs: Sequence[Future], frames_done: Synchronized, console: Console) -> None:
-    """Show progress until all jobs are through: a bar on a terminal, else a line now and then."""
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[frames]:,} frames")
-    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("recordings", total=len(jobs), frames=0)
-        pending = set(jobs)
-        while pending:
-            _, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            progress.update(task, completed=len(jobs) - len(pending), frames=frames_done.value)
-            if not console.is_terminal and time.monotonic() > next_line:
-                next_line += _SECONDS_BETWEEN_LINES
-                console.print(f"{len(jobs) - len(pending)} of {len(jobs)} recordings, {frames_done.value:,} frames")
-
-
-def _summarise(outcomes: Sequence[Outcome], dataset: DatasetConfig, out: Path, console: Console) -> int:
+def _summarise(outcomes: Sequence[Report | UserError], dataset: DatasetConfig, out: Path, console: Console) -> int:
     """Print what there is now, what was dropped and why, and what failed. Returns the exit code."""
     reports = [outcome for outcome in outcomes if isinstance(outcome, Report)]
     errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]

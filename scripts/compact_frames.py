@@ -1,0 +1,85 @@
+"""Write the compact frame store beside every frames file of a data set that has none, such as one RVT's script made.
+
+python scripts/compact_frames.py DATASET_PATH dataset=gen4 workers=8
+
+Training reads the compact files where they exist, several times faster; the frames files stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.errors import UserError
+from config.loading import load_dataset_config
+from config.schema import DatasetConfig
+from data.frame_store import FrameStore, FrameStoreWriter, compact_path
+from data.preprocessing import SPLITS
+from data.sequence import Hdf5Frames
+from scripts.parallel import run_parallel, split_workers
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset_path", type=Path, metavar="DATASET_PATH")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="key=value", help="dataset=NAME, workers=N (1), any dataset key"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        workers, overrides = split_workers(options.overrides)
+        dataset = load_dataset_config(overrides)
+        frames_paths = find_frames(options.dataset_path, dataset)
+        outcomes = run_parallel(compact, frames_paths, workers, Console())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return 130
+    errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
+    print(f"{sum(outcome is True for outcome in outcomes)} written, {outcomes.count(False)} were there already")
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors else 0
+
+
+def find_frames(root: Path, dataset: DatasetConfig) -> list[Path]:
+    """The frames files of all sequences. Raises UserError where there is none."""
+    pattern = f"*/event_representations_v2/{dataset.ev_repr_name}/{dataset.frames_file_name}"
+    paths = [path for split in SPLITS for path in sorted((root / split).glob(pattern))]
+    if not paths:
+        raise UserError(f"{root} has no {{{','.join(SPLITS)}}}/{pattern}. Check the path, and dataset=")
+    return paths
+
+
+def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None) -> bool:
+    """Write the compact store of one frames file; False where a whole one is there already."""
+    source, target = Hdf5Frames(frames_path), compact_path(frames_path)
+    try:
+        if target.is_file():
+            store = FrameStore(target)
+            store.close()
+            return False
+        partial = target.with_name(f".{target.name}.partial")
+        frame = np.empty((1, *source.frame_chw), np.uint8)
+        with FrameStoreWriter(partial, source.frame_chw) as writer:
+            for index in range(len(source)):
+                source.read(index, index + 1, frame)
+                writer.append(frame[0])
+                on_frame()
+        partial.replace(target)
+        return True
+    finally:
+        source.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
