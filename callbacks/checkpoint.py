@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
+from callbacks.boundary import BoundaryCallback
 from callbacks.loader_failures import is_loader_failure
 from callbacks.signals import SignalHandling, StopRequested
 from config.errors import UserError
@@ -18,11 +19,11 @@ from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO, step_o
 MONITOR = "AP"
 
 
-class CheckpointWriter(Callback):
+class CheckpointWriter(BoundaryCallback):
     """Saves the last state on an interval, at validation, on signals and at the end, and the best states by val/AP.
 
-    Interval checkpoints are taken just before a step, when a validation that was due at that boundary has ended: the
-    resumed run neither skips it nor runs it twice.
+    Interval checkpoints are taken between two steps, when a validation that was due there has ended: the resumed run
+    neither skips it nor runs it twice.
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig, io: AtomicCheckpointIO, signals: SignalHandling) -> None:
@@ -52,9 +53,7 @@ class CheckpointWriter(Callback):
         if self._validation_pending:
             _run_missed_validation(trainer)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Lightning counts the loggers' steps one too many after a resume from such a checkpoint
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._interval_is_over(trainer) or self._signals.save_requested:
             self._signals.save_requested = False
             self.save_last(trainer)

@@ -9,8 +9,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.profilers import Profiler
+
+from callbacks.boundary import BoundaryCallback
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
@@ -29,7 +31,7 @@ class StopRequested(Exception):  # noqa: N818 (no error: the user asked for it)
         return 128 + self.signum
 
 
-class SignalHandling(Callback):
+class SignalHandling(BoundaryCallback):
     """Turns signals into a stop at the next boundary between two steps, or between two validation batches.
 
     A handler may run between any two bytecodes, so it only takes a note. But while the main thread waits for the
@@ -47,7 +49,8 @@ class SignalHandling(Callback):
     def install(self) -> None:
         """Take over the signals. Before training starts a stop signal ends the process at once."""
         for signum in (*STOP_SIGNALS, signal.SIGUSR1):
-            self._previous[signum] = signal.signal(signum, self._handle)
+            self._previous.setdefault(signum, signal.getsignal(signum))
+            signal.signal(signum, self._handle)
 
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():
@@ -66,20 +69,18 @@ class SignalHandling(Callback):
         name = signal.Signals(signum).name
         os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning registers a SIGTERM handler of its own when fit begins; ours must be the last
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning has registered a SIGTERM handler of its own by now; ours must be the last
         self.install()
         self._alone = trainer.world_size == 1
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # PyTorch's loader raises from its SIGCHLD handler, in the middle of a step, when a worker dies. Without the
-        # handler it finds out when it next waits for that worker: nothing is half done then, and the state can be saved.
+        # PyTorch's loader raises from its SIGCHLD handler, in the middle of a step, when a worker dies. Without
+        # it the loader finds out when it next waits for that worker: then nothing is half done, and we can save.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._alone:
             self._raise_if(self._signum)
         elif trainer.global_step % AGREE_EVERY_N_STEPS == 0:

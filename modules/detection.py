@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from callbacks.boundary import BoundaryCallback
 from config.schema import Config
 from data.batch import SequenceBatch
 from models.detector import Detector
@@ -41,6 +42,13 @@ class DetectionModule(LightningModule):
         self.result: EvaluationResult | None = None
         self._resolved = resolved
         self._scaler_in_use = scaler_in_use
+
+    def on_before_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int) -> SequenceBatch:
+        if self.trainer.training:
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, BoundaryCallback):
+                    callback.on_step_boundary(self.trainer, self)
+        return batch
 
     # --- training ----------------------------------------------------------------------------------------------------
 

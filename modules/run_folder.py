@@ -78,8 +78,8 @@ class RunFolder:
         """Keep a second process from writing into the same run; the lock ends with the process."""
         self._lock = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, forked workers do not hold it
+        except (BlockingIOError, PermissionError) as error:
             raise UserError(f"{self.path}: another process is training in this run folder. Stop it first") from error
 
 

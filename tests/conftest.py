@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# tiny tensors are faster in one thread, by far when the machine is busy; PyTorch reads it when it is first imported
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import h5py
 import hdf5plugin

@@ -1,0 +1,186 @@
+"""Whole runs on a tiny data set: what they leave, and that a stop loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from config.loading import load_validation_config
+from config.schema import TrainConfig
+from modules.checkpoint_file import read_checkpoint
+from modules.detection import DetectionModule
+from modules.run import train, validate
+
+NETWORK = (
+    "model.backbone.embed_dim=8",
+    "model.backbone.stage.attention.dim_head=8",
+    "model.backbone.partition_split_32=1",
+    "model.fpn.depth=0.33",
+)
+
+
+@pytest.fixture
+def start(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
+    """Train with overrides; runs lie under tmp_path / "runs" / <project>."""
+
+    def start(*overrides: str, project: str = "project") -> int:
+        for name in ("RUN", "SEED", "VALIDATION_FOLDER"):
+            monkeypatch.delenv(f"STREAMRVT_{name}", raising=False)
+        config = make_config(
+            *NETWORK,
+            "hardware.gpus=0",
+            "logger=csv",
+            "dataset.train.sampling=mixed",
+            "logging.train.log_every_n_steps=1",
+            "logging.validation.high_dim.enable=false",
+            "dataset.eval.box_filter={min_diagonal: 0, min_side: 0, skip_first_ms: 0}",
+            f"run_root={tmp_path / 'runs'}",
+            f"wandb.project_name={project}",
+            *overrides,
+        )
+        return train(config, config.model_dump(mode="json"), ["train.py", "dataset=gen4"])
+
+    return start
+
+
+def run_folder(tmp_path: Path, project: str = "project") -> Path:
+    (folder,) = (tmp_path / "runs" / project).iterdir()
+    return folder
+
+
+def losses(folder: Path) -> dict[int, tuple[str, str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(rows) == len({row["step"] for row in rows})
+    return {int(row["step"]): (row["train/loss"], row["train/grad_norm"], row["lr"]) for row in rows}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
+    """Send this process a signal in the middle of a training step."""
+    original = DetectionModule.training_step
+
+    def training_step(self: DetectionModule, *args: object) -> torch.Tensor:
+        if self.global_step == step:
+            os.kill(os.getpid(), signum)
+        return original(self, *args)
+
+    monkeypatch.setattr(DetectionModule, "training_step", training_step)
+
+
+def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start("training.max_steps=7", "validation.val_check_interval=4") == 0
+
+    folder = run_folder(tmp_path)
+    assert len(folder.name) == 8
+    assert (folder / "command.txt").read_text() == "python train.py dataset=gen4\n"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir())[1].startswith("last_epoch=00")
+    assert next((folder / "checkpoints").glob("epoch=*")).name.startswith("epoch=000-step=4-val_AP=0.")
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["status"], results["steps"], [entry["step"] for entry in results["history"]]) == (
+        "finished",
+        7,
+        [4],
+    )
+    assert (folder / "confusion_matrix" / "counts.png").is_file()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["dataset"]["train"]["sequences"] == 4
+    printed = capsys.readouterr().out
+    assert "Device: CPU" in printed
+    assert "python validation.py dataset=gen4 checkpoint=" in printed
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    options = (
+        "training.max_steps=12",
+        "validation.val_check_interval=5",
+        f"hardware.num_workers.train={workers}",
+        "model.backbone.stage.attention.drop_path=0.2",  # draws random numbers in each step
+    )
+    assert start(*options, project="unbroken") == 0
+    with monkeypatch.context() as context:
+        stop_at(context, 5, signal.SIGTERM)
+        assert start(*options, project="stopped") == 128 + signal.SIGTERM
+    assert start(*options, "resume=latest", project="stopped") == 0
+
+    unbroken, stopped = run_folder(tmp_path, "unbroken"), run_folder(tmp_path, "stopped")
+    assert losses(stopped) == losses(unbroken)
+    assert len(losses(stopped)) == 12
+    ends = [read_checkpoint(next((run / "checkpoints").glob("last_*"))) for run in (unbroken, stopped)]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    histories = [json.loads((run / "results.json").read_text())["history"] for run in (unbroken, stopped)]
+    assert [entry["step"] for entry in histories[1]] == [5, 10]
+    assert histories[0] == histories[1]
+
+
+def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = DetectionModule.validation_step
+
+    def validation_step(self: DetectionModule, batch: object, batch_idx: int) -> dict:
+        if batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, batch, batch_idx)
+
+    options = ("training.max_steps=6", "validation.val_check_interval=4")
+    with monkeypatch.context() as context:
+        context.setattr(DetectionModule, "validation_step", validation_step)
+        assert start(*options) == 128 + signal.SIGHUP
+    assert start(*options, "resume=latest") == 0
+
+    results = json.loads((run_folder(tmp_path) / "results.json").read_text())
+    assert [entry["step"] for entry in results["history"]] == [4]
+    assert results["protocol"]["frames"] == results["protocol"]["evaluated_frames"] == 10
+    assert len(losses(run_folder(tmp_path))) == 6
+
+
+def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 2, signal.SIGUSR1)
+    saved = []
+    monkeypatch.setattr(
+        "callbacks.checkpoint.CheckpointWriter.save_last", lambda self, trainer: saved.append(trainer.global_step)
+    )
+    assert start("training.max_steps=5") == 0
+    assert saved == [3, 5]
+
+
+def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_path: Path) -> None:
+    assert start("training.max_steps=4", "validation.val_check_interval=4") == 0
+    folder = run_folder(tmp_path)
+    (checkpoint,) = (folder / "checkpoints").glob("epoch=*")
+    trained = make_config(*NETWORK)
+    config = load_validation_config(
+        [
+            "dataset=gen4",
+            "model=maxvit_yolox/default",
+            *NETWORK,
+            f"dataset.path={trained.dataset.path}",
+            "dataset.resolution_hw=[16,24]",
+            "dataset.sequence_length=3",
+            "dataset.eval.box_filter={min_diagonal: 0, min_side: 0, skip_first_ms: 0}",
+            "hardware.num_workers.eval=1",
+            "batch_size.eval=3",
+            f"checkpoint={checkpoint}",
+        ]
+    )
+    assert validate(config, config.model_dump(mode="json"), ["validation.py"]) == 0
+
+    (found,) = folder.glob("validation_val_*")
+    again = json.loads((found / "results.json").read_text())["metrics"]
+    (before,) = json.loads((folder / "results.json").read_text())["history"]
+    for name, value in again.items():
+        assert value == pytest.approx(before[name], abs=1e-6), name
+    assert list((found / "pictures").rglob("*.png"))
