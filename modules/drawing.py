@@ -161,15 +161,24 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
-    """One line that explains colours and lines."""
-    picture = Image.new("RGB", (width, 30), (0, 0, 0))
+    """What colours and lines mean, on as many lines as the width asks for."""
+    font, line_height = _font(13), 26
+    entries: list[tuple[str, tuple[int, int, int] | None]] = [(name, class_rgb(i)) for i, name in enumerate(classes)]
+    entries += [("events, brighter", POLARITY_RGB[1]), ("events, darker", POLARITY_RGB[0]), ("ground truth", None)]
+    places, x, y = [], 10.0, 0
+    for name, _ in entries:
+        length = font.getlength(name) + 36
+        if x > 10 and x + length > width:
+            x, y = 10.0, y + line_height
+        places.append((x, y))
+        x += length
+    picture = Image.new("RGB", (width, y + line_height + 2), (0, 0, 0))
     draw = ImageDraw.Draw(picture)
-    x = 10.0
-    entries = [(name, class_rgb(index)) for index, name in enumerate(classes)]
-    entries += [("events, brighter", POLARITY_RGB[1]), ("events, darker", POLARITY_RGB[0])]
-    for name, colour in entries:
-        draw.rectangle((x, 10, x + 10, 20), fill=colour)
-        draw.text((x + 16, 15), name, font=_font(13), fill=(215, 218, 225), anchor="lm")
-        x += draw.textlength(name, _font(13)) + 34
-    draw.text((x, 15), "- - -  ground truth", font=_font(13), fill="white", anchor="lm")
+    for (name, colour), (x, y) in zip(entries, places, strict=True):
+        if colour is None:
+            for dash in range(3):
+                draw.line((x + 5 * dash - 2, y + 14, x + 5 * dash, y + 14), fill="white")
+        else:
+            draw.rectangle((x, y + 9, x + 10, y + 19), fill=colour)
+        draw.text((x + 16, y + 14), name, font=font, fill=(215, 218, 225), anchor="lm")
     return picture

@@ -14,24 +14,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.errors import UserError
+from config.command_line import errors_without_traceback
 from modules.run_table import RunRow, difference_table, find_runs, read_run, run_table
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*", default=[Path("runs")], metavar="FOLDER")
     parser.add_argument("--sort", default="AP", metavar="COLUMN", help="numbers from large to small, text from A to Z")
     parser.add_argument("--reverse", action="store_true")
     parser.add_argument("--format", choices=["text", "markdown", "csv"], default="text")
     arguments = parser.parse_args()
-    try:
+    with errors_without_traceback():
         runs = [read_run(folder) for folder in find_runs(arguments.folders)]
         print(compare(runs, arguments.sort, arguments.reverse, arguments.format), end="")
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def compare(runs: list[RunRow], sort: str, reverse: bool, style: str) -> str:
@@ -49,4 +45,4 @@ def compare(runs: list[RunRow], sort: str, reverse: bool, style: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from config.command_line import errors_without_traceback
 from config.errors import UserError
 from modules.analysis import analyse
 from modules.report_figure import draw_report
@@ -22,15 +23,12 @@ from modules.results import read_predictions, read_results
 from modules.tables import Table
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="RUN_OR_VALIDATION_FOLDER")
-    try:
-        write_report(find_validation(parser.parse_args().folder))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = parser.parse_args()
+    with errors_without_traceback():
+        write_report(find_validation(arguments.folder))
 
 
 def find_validation(folder: Path) -> Path:
@@ -100,4 +98,4 @@ def _markdown(title: str, protocol: dict[str, Any], tables: dict[str, Table]) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
