@@ -57,7 +57,10 @@ def frame_grid(label_us: Int64[ndarray, " n"], settings: PreprocessingConfig, wi
 
 def _interval(label_us: Int64[ndarray, " n"], wanted_us: float, jitter_us: float) -> tuple[int, float]:
     """Interval of labelled frames and period of labels, in us."""
-    period_us = float(np.median(np.diff(label_us))) if len(label_us) > 1 else wanted_us
+    gaps_us = np.diff(label_us) if len(label_us) > 1 else np.array([wanted_us])
+    period_us = float(np.median(gaps_us))
+    if period_us > 1.5 * wanted_us:  # rare labels, or long gaps between them: their clock shows in the short gaps
+        period_us = float(np.percentile(gaps_us, 10, method="lower"))
     num_wanted = round(period_us / wanted_us)
     if num_wanted and abs(period_us - num_wanted * wanted_us) <= jitter_us:
         return int(wanted_us), period_us

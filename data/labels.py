@@ -47,9 +47,7 @@ def read_boxes(path: Path) -> ndarray:
     for name in BOX_DTYPE.names:
         source = name if name in present else _OTHER_NAMES.get(name, name)
         if source not in present and name not in _DEFAULTS:
-            raise UserError(
-                f"{path}: no field {name!r}; a box file has the fields t, x, y, w, h, class_id, not {present}"
-            )
+            raise UserError(f"{path} has no field {name!r} among {present}; needed are t, x, y, w, h and class_id")
         boxes[name] = raw[source].reshape(-1) if source in present else _DEFAULTS[name]
     return boxes[np.argsort(boxes["t"], kind="stable")]
 
