@@ -96,13 +96,11 @@ def ap_by_time(matches: Matches, frames: LabelledFrames) -> Table:
 def ap_by_event_rate(matches: Matches, frames: LabelledFrames, window_ms: int) -> Table:
     """AP by events per second in the frame, in groups of about equally many frames."""
     rate = frames.event_count / window_ms * 1000 / 1e6
-    edges = np.unique(np.quantile(rate, np.linspace(0, 1, NUM_RATE_GROUPS + 1))) if len(rate) else np.zeros(0)
+    starts = np.unique(np.quantile(rate, np.arange(NUM_RATE_GROUPS) / NUM_RATE_GROUPS)) if len(rate) else []
     groups = []
-    for low, high in pairwise(edges):
-        last = high == edges[-1]
-        groups.append((f"{low:.2f} - {high:.2f}", (rate >= low) & ((rate < high) | last)))
-    if len(edges) == 1:
-        groups = [(f"{edges[0]:.2f}", np.ones(len(rate), bool))]
+    for low, high in pairwise([*starts, np.inf]):
+        chosen = (rate >= low) & (rate < high)
+        groups.append((f"{rate[chosen].min():.2f} - {rate[chosen].max():.2f}", chosen))
     return Table("AP by event rate", ["million events / s", *_AP_HEADER], _ap_rows(matches, groups))
 
 
