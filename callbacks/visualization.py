@@ -88,9 +88,13 @@ class ResultMedia(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         result: EvaluationResult | None = pl_module.result
-        if result is None or trainer.sanity_checking or not trainer.is_global_zero:
+        shown = any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers)
+        if result is None or not shown or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        matrices = {name: draw_confusion_matrix(result.confusion, name != "counts") for name in MATRICES}
+        matrices = {
+            "counts": draw_confusion_matrix(result.confusion),
+            "row_normalised": draw_confusion_matrix(result.confusion, normalised=True),
+        }
         _send_pictures(trainer, "confusion_matrix", matrices)
         rows = [[c.name, c.AP, c.AP_50, c.boxes, c.missed, c.false] for c in (*result.classes, *result.groups)]
         for logger in trainer.loggers:

@@ -49,7 +49,7 @@ def read_run(folder: Path) -> RunRow:
     """Read config.yaml, command.txt, results.json, metrics.csv and the results.json of its validations.
 
     Of results.json these keys are read, each only if it is there: `best` and `last` (`step` and the metrics of a
-    validation, `AP/<class>` among them), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`.
+    validation with `AP/<class>`), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`.
     """
     config = _flatten(_read_config(folder / "config.yaml"))
     results = _read_json(folder / "results.json")
