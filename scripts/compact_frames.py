@@ -61,12 +61,10 @@ def find_frames(root: Path, dataset: DatasetConfig) -> list[Path]:
 
 
 def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None) -> bool:
-    """Write the compact store of one frames file; False where a whole one is there already."""
+    """Write the compact store of one frames file; False where one of the same length is there already."""
     source, target = Hdf5Frames(frames_path), compact_path(frames_path)
     try:
-        if target.is_file():
-            store = FrameStore(target)
-            store.close()
+        if _length(target) == len(source):
             return False
         partial = target.with_name(f".{target.name}.partial")
         frame = np.empty((1, *source.frame_chw), np.uint8)
@@ -79,6 +77,16 @@ def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None) -> b
         return True
     finally:
         source.close()
+
+
+def _length(path: Path) -> int | None:
+    """Number of frames of a compact store; None where there is none that can be opened."""
+    try:
+        store = FrameStore(path)
+    except UserError:
+        return None
+    store.close()
+    return len(store)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_the_frames_file_is_stored_as_rvt_stores_it_with_checksums(tmp_path: Pat
 
 
 def test_report_and_frames_of_a_recording_that_can_be_read_off(tmp_path: Path) -> None:
-    """Labels lie at 100, 200 ... 900 ms, a window ends at each and half-way between, and holds 51 events with both ends."""
+    """Labels lie at 100 ... 900 ms; a window ends at each and half-way between, and holds 51 events, ends included."""
     report = preprocess_recording(tmp_path, small_dataset(), write_recording(tmp_path / "raw"))
     frames = read_frames(tmp_path / "train" / "a", FULL)
     assert frames.shape == (18, 20, 20, 30)
