@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from config.command_line import hydra_command
+from config.command_line import errors_without_traceback, hydra_command
 from config.schema import TrainConfig
+from modules.run_folder import with_recorded_command
 
 
 def train(config: TrainConfig, raw: dict[str, Any], argv: list[str]) -> int:
@@ -16,4 +18,6 @@ def train(config: TrainConfig, raw: dict[str, Any], argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    with errors_without_traceback():
+        sys.argv[1:] = with_recorded_command(sys.argv[1:])
     hydra_command("train", train)()

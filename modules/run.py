@@ -15,7 +15,7 @@ from callbacks.loader_failures import explain_loader_failure, is_loader_failure,
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested
 from callbacks.visualization import DetectionPictures
-from config.hardware import count_gpus, decide_device
+from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from models.pretrained import check_compatible, load_weights
 from modules.checkpoint_file import newest_loadable, read_checkpoint
@@ -23,6 +23,7 @@ from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.loggers import MetricsCsv
 from modules.memory import keep_freed_memory
+from modules.preflight import check_disk_space, check_run
 from modules.processes import is_first_process, share
 from modules.results import write_results
 from modules.run_folder import RunFolder, run_of_checkpoint
@@ -42,6 +43,8 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     signals.install()
     _prepare_process()
     device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
+    if config.check:
+        return _check(config, resolved, device, argv)
     run, checkpoint = _open_run(config)
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config, resolved = _with_seed(config, resolved, checkpoint)
@@ -50,6 +53,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
     if config.weights is not None:
         _load_weights(module, config.weights, config)
+    check_disk_space(config, module)
     if is_first_process():
         write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
     trainer, writer = training_trainer(config, device, run, signals, resolved)
@@ -94,6 +98,13 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     if is_first_process():
         write_results(module.result, folder)
         print_validation_summary(module.result, folder)
+    return 0
+
+
+def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: list[str]) -> int:
+    _say(*device.notes)
+    config, resolved = _with_seed(config, resolved, checkpoint=None)
+    check_run(config, device, EventDataModule(config), DetectionModule(config, resolved), argv)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import shlex
 import string
 from pathlib import Path
 from typing import IO
@@ -88,3 +89,38 @@ def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
     folder = checkpoint.resolve().parent
     inside = folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file()
     return RunFolder(folder.parent) if inside else None
+
+
+def with_recorded_command(overrides: list[str]) -> list[str]:
+    """Complete `resume=...` typed without a data set by the overrides of the run that it means.
+
+    What is typed wins over what the run was started with. Anything else is returned as it is.
+    """
+    typed = {_key(text): _value(text) for text in overrides}
+    if "resume" not in typed or "dataset" in typed:
+        return overrides
+    root = Path(typed.get("run_root", "runs")).expanduser()
+    project = typed.get("wandb.project_name")
+    if typed["resume"] == "latest" and project is None:  # of all projects
+        project = _newest_project(root)
+    run, checkpoint = RunFolder.find(root / (project or "any"), typed["resume"])
+    try:
+        recorded = shlex.split((run.path / "command.txt").read_text().splitlines()[-1])[2:]
+    except (OSError, IndexError) as error:
+        raise UserError(f"{run.path}/command.txt does not tell how the run was started: type its overrides") from error
+    kept = [text for text in recorded if _key(text) not in {*typed, "weights", "resume", "check"}]
+    return [*kept, *(text for text in overrides if _key(text) != "resume"), f"resume={(checkpoint or run.path).absolute()}"]
+
+
+def _newest_project(root: Path) -> str | None:
+    checkpoints = root.glob("*/*/checkpoints/*.ckpt")
+    newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parents[2].name if newest else None
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
+
+
+def _value(override: str) -> str:
+    return override.partition("=")[2].strip("'\"")

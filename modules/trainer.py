@@ -44,7 +44,7 @@ def training_trainer(
     ]
     by_steps = config.validation.val_check_interval is not None
     trainer = Trainer(
-        **_hardware_arguments(config, device),
+        **hardware_arguments(config, device),
         max_steps=config.training.max_steps,
         max_epochs=config.training.max_epochs,
         limit_train_batches=config.training.limit_train_batches,
@@ -68,7 +68,7 @@ def training_trainer(
 def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]) -> Trainer:
     """Return the Trainer of a validation or test without training."""
     return Trainer(
-        **_hardware_arguments(config, device),
+        **hardware_arguments(config, device),
         logger=False,
         callbacks=[progress_callback(), *callbacks],
         limit_val_batches=config.validation.limit_val_batches,
@@ -76,7 +76,8 @@ def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]
     )
 
 
-def _hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
+def hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
+    """Return where and how exactly to compute, and what is never Lightning's to do here."""
     devices = list(device.indices) or local_world_size()
     count = len(device.indices) or local_world_size()
     backend = config.hardware.dist_backend if device.accelerator == "gpu" else "gloo"

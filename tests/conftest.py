@@ -16,6 +16,7 @@ import pytest
 
 from config.loading import load_train_config
 from config.schema import TrainConfig
+from tests.runs import NETWORK, Start
 
 BOX_FIELDS = np.dtype(
     [
@@ -114,3 +115,29 @@ def make_config(data_set: Path) -> Callable[..., TrainConfig]:
         )
 
     return make
+
+
+@pytest.fixture
+def start(make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Train with overrides; runs lie under tmp_path / "runs" / <project>."""
+
+    from modules.run import train
+
+    def start(*overrides: str, project: str = "project") -> int:
+        for name in ("RUN", "SEED", "VALIDATION_FOLDER"):
+            monkeypatch.delenv(f"STREAMRVT_{name}", raising=False)
+        config = make_config(
+            *NETWORK,
+            "hardware.gpus=0",
+            "logger=csv",
+            "dataset.train.sampling=mixed",
+            "logging.train.log_every_n_steps=1",
+            "logging.validation.high_dim.enable=false",
+            "dataset.eval.box_filter={min_diagonal: 0, min_side: 0, skip_first_ms: 0}",
+            f"run_root={tmp_path / 'runs'}",
+            f"wandb.project_name={project}",
+            *overrides,
+        )
+        return train(config, config.model_dump(mode="json"), ["train.py", "dataset=gen4"])
+
+    return start

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from config.loading import load_validation_config
-from config.schema import TrainConfig
 from modules.checkpoint_file import read_checkpoint
 from modules.detection import DetectionModule
-from modules.run import train, validate
-
-NETWORK = (
-    "model.backbone.embed_dim=8",
-    "model.backbone.stage.attention.dim_head=8",
-    "model.backbone.partition_split_32=1",
-    "model.fpn.depth=0.33",
-)
-
-
-@pytest.fixture
-def start(
-    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., int]:
-    """Train with overrides; runs lie under tmp_path / "runs" / <project>."""
-
-    def start(*overrides: str, project: str = "project") -> int:
-        for name in ("RUN", "SEED", "VALIDATION_FOLDER"):
-            monkeypatch.delenv(f"STREAMRVT_{name}", raising=False)
-        config = make_config(
-            *NETWORK,
-            "hardware.gpus=0",
-            "logger=csv",
-            "dataset.train.sampling=mixed",
-            "logging.train.log_every_n_steps=1",
-            "logging.validation.high_dim.enable=false",
-            "dataset.eval.box_filter={min_diagonal: 0, min_side: 0, skip_first_ms: 0}",
-            f"run_root={tmp_path / 'runs'}",
-            f"wandb.project_name={project}",
-            *overrides,
-        )
-        return train(config, config.model_dump(mode="json"), ["train.py", "dataset=gen4"])
-
-    return start
-
-
-def run_folder(tmp_path: Path, project: str = "project") -> Path:
-    (folder,) = (tmp_path / "runs" / project).iterdir()
-    return folder
-
-
-def losses(folder: Path) -> dict[int, tuple[str, str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
-    assert len(rows) == len({row["step"] for row in rows})
-    return {int(row["step"]): (row["train/loss"], row["train/grad_norm"], row["lr"]) for row in rows}
+from modules.run import validate
+from tests.runs import NETWORK, losses, run_folder
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
@@ -143,7 +96,7 @@ def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
 
     results = json.loads((run_folder(tmp_path) / "results.json").read_text())
     assert [entry["step"] for entry in results["history"]] == [4]
-    assert results["protocol"]["frames"] == results["protocol"]["evaluated_frames"] == 10
+    assert results["protocol"]["labelled_frames"] == results["protocol"]["evaluated_frames"] == 10
     assert len(losses(run_folder(tmp_path))) == 6
 
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modules.hidden_state import HiddenState, LstmState
+
+
+def state_of(*values: float) -> list[LstmState]:
+    """One stage whose lane i has the value values[i] everywhere."""
+    hidden = torch.tensor(values).view(-1, 1, 1, 1).repeat(1, 2, 3, 4)
+    return [(hidden, -hidden)]
+
+
+def lanes(*numbers: int) -> Tensor:
+    return torch.tensor(numbers)
+
+
+def value_of(stages: list[LstmState]) -> list[float]:
+    assert torch.equal(stages[0][0], -stages[0][1])
+    return stages[0][0][:, 0, 0, 0].tolist()
+
+
+def test_a_lane_gets_back_what_it_left_unless_its_sequence_starts() -> None:
+    state = HiddenState()
+    assert state.enter(torch.tensor([True, True]), lanes(0, 1)) is None
+    state.leave(state_of(1.0, 2.0), lanes(0, 1))
+    assert value_of(state.enter(torch.tensor([False, True]), lanes(0, 1))) == [1.0, 0.0]
+
+
+def test_a_start_drops_a_state_that_is_not_finite() -> None:
+    state = HiddenState()
+    state.leave(state_of(float("nan"), 2.0), lanes(0, 1))
+    assert value_of(state.enter(torch.tensor([True, False]), lanes(0, 1))) == [0.0, 2.0]
+
+
+def test_rows_are_found_by_lane_when_others_have_run_out() -> None:
+    state = HiddenState()
+    state.leave(state_of(1.0, 2.0, 3.0), lanes(0, 1, 2))
+    assert value_of(state.enter(torch.tensor([False, False]), lanes(0, 2))) == [1.0, 3.0]
+    state.leave(state_of(10.0, 30.0), lanes(0, 2))
+    assert value_of(state.enter(torch.tensor([False]), lanes(2))) == [30.0]
+
+
+def test_gradients_never_cross_a_batch() -> None:
+    state = HiddenState()
+    hidden = torch.ones(1, 1, 1, 1, requires_grad=True)
+    state.leave([(hidden * 2, hidden * -2)], lanes(0))
+    assert not state.enter(torch.tensor([False]), lanes(0))[0][0].requires_grad
+
+
+def test_a_flag_zeroes_all_lanes() -> None:
+    state = HiddenState()
+    state.leave(state_of(1.0, float("inf")), lanes(0, 1))
+    state.reset_where(torch.tensor(False))
+    assert value_of(state.enter(torch.tensor([False, False]), lanes(0, 1))) == [1.0, float("inf")]
+    state.reset_where(torch.tensor(True))
+    assert value_of(state.enter(torch.tensor([False, False]), lanes(0, 1))) == [0.0, 0.0]
+
+
+def test_it_survives_a_checkpoint() -> None:
+    state, restored = HiddenState(), HiddenState()
+    state.leave(state_of(1.0, 2.0), lanes(0, 1))
+    restored.load_state_dict(state.state_dict())
+    assert value_of(restored.enter(torch.tensor([False, False]), lanes(0, 1))) == [1.0, 2.0]
+    assert restored.num_lanes == 2
