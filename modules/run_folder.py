@@ -109,7 +109,8 @@ def with_recorded_command(overrides: list[str]) -> list[str]:
     except (OSError, IndexError) as error:
         raise UserError(f"{run.path}/command.txt does not tell how the run was started: type its overrides") from error
     kept = [text for text in recorded if _key(text) not in {*typed, "weights", "resume", "check"}]
-    return [*kept, *(text for text in overrides if _key(text) != "resume"), f"resume={(checkpoint or run.path).absolute()}"]
+    others = [text for text in overrides if _key(text) != "resume"]
+    return [*kept, *others, f"resume={(checkpoint or run.path).absolute()}"]
 
 
 def _newest_project(root: Path) -> str | None:
