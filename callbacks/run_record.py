@@ -23,6 +23,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.signals import LoaderWatch
 from data.index import SplitIndex
+from modules.curves import draw_curves
 from modules.results import results_dict, write_confusion_matrix
 from modules.run_folder import RunFolder
 
@@ -170,6 +171,10 @@ class RunRecord(Callback):
             "history": self._history,
         }
         write_json(self._run.path / "results.json", content)
+        metrics = self._run.path / "metrics.csv"
+        curves = draw_curves(metrics) if metrics.is_file() else None
+        if curves is not None:
+            curves.save(self._run.path / "curves.png")
 
     def _duration(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

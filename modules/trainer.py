@@ -14,7 +14,7 @@ from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from callbacks.signals import LoaderWatch, SignalHandling
-from callbacks.visualization import DetectionPictures
+from callbacks.visualization import DetectionPictures, ResultMedia
 from config.hardware import Device
 from config.schema import Config, TrainConfig
 from modules.checkpoint_file import AtomicCheckpointIO
@@ -38,6 +38,7 @@ def training_trainer(
         GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
         DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
         *([pictures] if settings.enable else []),
+        ResultMedia(),
         progress_callback(),
         RunRecord(run, writer, watch),
         writer,  # last: what the others keep is in the checkpoint
