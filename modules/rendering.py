@@ -91,7 +91,10 @@ def sequence_truth(path: Path, dataset: DatasetConfig) -> BoxesAt | None:
     sequence = SequenceFolder(path, dataset)
     labels = sequence.labels(0, len(sequence))
     t_us = sequence.t_us(0, len(sequence))[labels.frames]
-    boxes = [PictureBoxes.from_centres(labels.boxes[labels.box_image == index]) for index in range(len(t_us))]
+    boxes = []
+    for index in range(len(t_us)):
+        own = labels.boxes[labels.box_image == index]
+        boxes.append(PictureBoxes(own[:, 1:], own[:, 0].astype(int)))
     return TimedBoxes(t_us, boxes, _hold_us(dataset))
 
 
