@@ -24,12 +24,16 @@ def add_stacked_histogram(
 
     Times ascend, polarity is 0 or 1. Time bins run from the window's first event to its last, not over the nominal
     window: `(t - first) * bins // max(last - first, 1)`. Counts stop at `count_cutoff` (at most 255). `stride` 2 keeps
-    the pixels of odd row and odd column, as "nearest-exact" down-sampling does, 1 keeps all; events outside
-    `stride * (h, w)` are left out.
+    the pixels of odd row and odd column, as "nearest-exact" down-sampling does, 1 keeps all. Events must lie on the
+    sensor that `frame` is of.
     """
     assert frame.dtype == np.uint8
     assert stride in (1, 2)
     if len(t_us):
+        # The loop below does not check its indices. Stride 2 leaves the last pixel of an odd size out
+        assert (int(x.max()) + 1) // stride <= frame.shape[2]
+        assert (int(y.max()) + 1) // stride <= frame.shape[1]
+        assert polarity.max() <= 1
         _count(x, y, polarity, t_us, np.uint8(count_cutoff), stride - 1, frame)
 
 
@@ -39,21 +43,27 @@ def _count(x: ndarray, y: ndarray, polarity: ndarray, t_us: ndarray, cutoff: int
     bins = channels // 2
     span = max(t_us[-1] - t_us[0], 1)
     counts = frame.reshape(-1)
-    cells = np.empty(_BLOCK, np.int64)
+    cells, kept, kept_cells = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
+    # 32 bits throughout, so that a block's cells are computed by vector instructions
+    shift, always, step = np.int32(half), np.int32(half ^ 1), np.int32(width)
+    polarity_step = np.int32(bins * height * width)
     bin_start = 0
     for time_bin in range(bins):
         # The first time of the next bin, rounded up: events need no division
         next_us = t_us[0] + ((time_bin + 1) * span + bins - 1) // bins
         bin_stop = x.size if time_bin == bins - 1 else np.searchsorted(t_us, next_us)
+        first_cell = np.int32(time_bin * height * width)
         for begin in range(bin_start, bin_stop, _BLOCK):
-            num_cells = 0
-            for i in range(begin, min(begin + _BLOCK, bin_stop)):
-                # No branch: which pixel an event hits cannot be predicted
-                column, row = np.int64(x[i]), np.int64(y[i])
-                kept = (column & row | (half ^ 1)) & 1
-                column, row = column >> half, row >> half
-                cells[num_cells] = ((polarity[i] * bins + time_bin) * height + row) * width + column
-                num_cells += kept & (column < width) & (row < height)
-            for cell in cells[:num_cells]:
+            size = min(_BLOCK, bin_stop - begin)
+            columns, rows, signs = x[begin : begin + size], y[begin : begin + size], polarity[begin : begin + size]
+            for i in range(size):
+                column, row = np.int32(columns[i]), np.int32(rows[i])
+                kept[i] = (column & row | always) & np.int32(1)
+                cells[i] = np.int32(signs[i]) * polarity_step + first_cell + (row >> shift) * step + (column >> shift)
+            num_kept = 0
+            for i in range(size):  # without a branch: which pixel an event hits cannot be predicted
+                kept_cells[num_kept] = cells[i]
+                num_kept += kept[i]
+            for cell in kept_cells[:num_kept]:
                 counts[cell] += counts[cell] < cutoff
         bin_start = bin_stop
