@@ -27,6 +27,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from data.compiled import compiled
+from data.pixel_map import PixelMap
 
 FORMAT = "compact-event-frames"
 VERSION = 1
@@ -69,20 +70,20 @@ class FrameStore:
     def __len__(self) -> int:
         return len(self._frame_start) - 1
 
-    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"]) -> None:
-        """Write frames start..stop-1 over out[: stop - start]; the rest of `out` is left alone.
+    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"], pixel_map: PixelMap | None = None) -> None:
+        """Write frames start..stop-1 over out[: stop - start], moved by `pixel_map`; the rest of `out` is left alone.
 
-        `out` must be C-contiguous. Raises UserError where a frame is damaged.
+        Each frame of `out` must be C-contiguous. Raises UserError where a frame is damaged.
         """
         assert 0 <= start <= stop <= len(self), f"frames {start}..{stop} of {len(self)}"
         assert out.dtype == np.uint8
-        assert out.flags.c_contiguous
+        assert out[:1].flags.c_contiguous
         assert out.shape[1:] == self.frame_chw, f"{out.shape} for frames of {self.frame_chw}"
         offsets = self._frame_start[start : stop + 1]
         try:
             payload = memoryview(self._payload[offsets[0] : offsets[-1]])
             for frame, (begin, end) in zip(out, pairwise((offsets - offsets[0]).tolist()), strict=False):
-                _decode(self._zstd.decompress(payload[begin:end]), frame.reshape(-1))
+                _decode(self._zstd.decompress(payload[begin:end]), frame, pixel_map)
         except (OSError, ValueError, MemoryError, zstandard.ZstdError) as error:
             raise UserError(f"{self.path}: frames {start}..{stop - 1} are damaged ({error}). {_REMEDY}") from error
 
@@ -139,12 +140,18 @@ def _encode(frame: UInt8[ndarray, "c h w"]) -> bytes:
     return sizes + gaps[:num_gaps].tobytes() + codes[: -(-num_counts // 4)].tobytes() + large[:num_large].tobytes()
 
 
-def _decode(content: bytes, cells: UInt8[ndarray, " cells"]) -> None:
+def _decode(content: bytes, frame: UInt8[ndarray, "c h w"], pixel_map: PixelMap | None) -> None:
     num_gaps, num_codes = np.frombuffer(content, dtype=_SIZES, count=2).tolist()
     streams = np.frombuffer(content, dtype=np.uint8, offset=2 * _SIZES.itemsize)
     gaps, codes, large = np.split(streams, [num_gaps, num_gaps + num_codes])
-    cells.fill(0)
-    if not _fill_cells(gaps, codes, large, cells):
+    frame.fill(0)
+    if pixel_map is None:
+        fits = _fill_cells(gaps, codes, large, frame.reshape(-1))
+    else:
+        rows, columns = pixel_map.row_targets, pixel_map.column_targets
+        fits = _fill_moved_cells(gaps, codes, large, frame.reshape(-1), frame.shape, *rows, *columns)
+        _repeat_rows(frame, *rows)
+    if not fits:
         raise ValueError("the streams do not fit the frame")
 
 
@@ -190,3 +197,56 @@ def _fill_cells(gaps: ndarray, codes: ndarray, large: ndarray, cells: ndarray) -
             return False
         position += 1
     return num_large == large.size
+
+
+@compiled
+def _fill_moved_cells(
+    gaps: ndarray,
+    codes: ndarray,
+    large: ndarray,
+    cells: ndarray,
+    shape: tuple[int, int, int],
+    first_row: ndarray,
+    num_rows: ndarray,
+    first_column: ndarray,
+    num_columns: ndarray,
+) -> bool:
+    """As `_fill_cells`, but each cell goes to the columns, and the first of the rows, that a pixel map sends it to."""
+    channels, height, width = shape
+    position, num_counts, num_large = 0, 0, 0
+    row_end, target_row, visible = 0, 0, False  # of the row that `position` is in
+    for gap in gaps:
+        position += gap
+        if gap == 255:
+            continue
+        if position >= row_end:
+            line = position // width
+            row_end = (line + 1) * width
+            channel, y = line // height, line % height
+            if channel >= channels:
+                return False
+            target_row, visible = (channel * height + first_row[y]) * width, num_rows[y] > 0
+        if num_counts >= 4 * codes.size:
+            return False
+        count = ((codes[num_counts >> 2] >> (2 * (num_counts & 3))) & 3) + 1
+        num_counts += 1
+        if count == 4:
+            if num_large == large.size:
+                return False
+            count = large[num_large]
+            num_large += 1
+        if visible:
+            x = position - row_end + width
+            for column in range(first_column[x], first_column[x] + num_columns[x]):
+                cells[target_row + column] = count
+        position += 1
+    return num_large == large.size
+
+
+@compiled
+def _repeat_rows(frame: ndarray, first_row: ndarray, num_rows: ndarray) -> None:
+    """Copy the rows that a zoom in shows more than once."""
+    for channel in range(frame.shape[0]):
+        for first, number in zip(first_row, num_rows):  # noqa: B905 (numba knows no `strict`)
+            for row in range(first + 1, first + number):
+                frame[channel, row] = frame[channel, first]

@@ -23,12 +23,12 @@ class PixelMap:
 
     @cached_property
     def row_targets(self) -> tuple[Int64[ndarray, " h"], Int64[ndarray, " h"]]:
-        """First target row of each source row, and the one after its last; equal where it is left out."""
+        """First target row of each source row, and how many follow one another; 0 where it is left out."""
         return _targets(self.rows)
 
     @cached_property
     def column_targets(self) -> tuple[Int64[ndarray, " w"], Int64[ndarray, " w"]]:
-        """First target column of each source column, and the one after its last; equal where it is left out."""
+        """First target column of each source column, and how many follow one another; 0 where it is left out."""
         return _targets(self.columns)
 
     def gather(self, source: UInt8[ndarray, "c h w"], target: UInt8[ndarray, "c h w"]) -> None:
@@ -49,10 +49,9 @@ class FreePixelMap:
 
 def _targets(sources: Int64[ndarray, " n"]) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
     target = np.flatnonzero(sources != EMPTY)
-    first, stop = np.zeros_like(sources), np.zeros_like(sources)
+    first = np.zeros_like(sources)
     first[sources[target[::-1]]] = target[::-1]  # of equal indices the last write stays
-    stop[sources[target]] = target + 1
-    return first, stop
+    return first, np.bincount(sources[target], minlength=len(sources))
 
 
 @compiled

@@ -32,8 +32,11 @@ class FrameReader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"]) -> None:
-        """Write frames start..stop-1 over out[: stop - start]. Raises UserError where a frame is damaged."""
+    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"], pixel_map: PixelMap | None = None) -> None:
+        """Write frames start..stop-1 over out[: stop - start], moved by `pixel_map`.
+
+        Each frame of `out` must be C-contiguous. Raises UserError where a frame is damaged.
+        """
 
     def close(self) -> None: ...
 
@@ -59,11 +62,15 @@ class Hdf5Frames:
     def __len__(self) -> int:
         return len(self._data)
 
-    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"]) -> None:
-        try:
-            self._data.read_direct(out, np.s_[start:stop], np.s_[: stop - start])
-        except OSError as error:
-            raise UserError(f"{self.path}: frames {start}..{stop - 1} are damaged ({error}). {_REMEDY}") from error
+    def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"], pixel_map: PixelMap | None = None) -> None:
+        frame = _scratch(self.frame_chw)
+        for i, target in zip(range(start, stop), out, strict=False):
+            try:
+                self._data.read_direct(target if pixel_map is None else frame, np.s_[i])
+            except OSError as error:
+                raise UserError(f"{self.path}: frame {i} is damaged ({error}). {_REMEDY}") from error
+            if pixel_map is not None:
+                pixel_map.gather(frame, target)
 
     def close(self) -> None:
         self._file.close()
@@ -123,13 +130,14 @@ class Sequence:
                 f"{reader.path}: frames are {reader.frame_chw}, but the config says {out.shape[1:]} (channels, height, "
                 "width). Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
             )
-        present = min(stop, len(reader)) - start
-        for i in range(present):
-            target = out[i : i + 1] if pixel_map is None else _scratch(reader.frame_chw)
-            reader.read(start + i, start + i + 1, target)
-            if pixel_map is not None:
-                pixel_map.gather(target[0], out[i])
-        out[max(present, 0) :] = 0
+        present = max(min(stop, len(reader)) - start, 0)
+        reader.read(start, start + present, out, pixel_map if isinstance(pixel_map, PixelMap) else None)
+        if isinstance(pixel_map, FreePixelMap):
+            for frame in out[:present]:
+                unmoved = _scratch(reader.frame_chw)
+                unmoved[:] = frame
+                pixel_map.gather(unmoved, frame)
+        out[present:] = 0
         return out
 
     def t_us(self, start: int, stop: int) -> Int64[ndarray, " l"]:
@@ -165,9 +173,9 @@ class Sequence:
 
 
 @lru_cache(maxsize=1)
-def _scratch(frame_chw: tuple[int, int, int]) -> UInt8[ndarray, "1 c h w"]:
-    """Memory for a frame on its way; one of a kind, since fresh memory costs more than the frame."""
-    return np.empty((1, *frame_chw), dtype=np.uint8)
+def _scratch(frame_chw: tuple[int, int, int]) -> UInt8[ndarray, "c h w"]:
+    """Memory for a frame on its way; always the same, since fresh memory costs more than a frame's worth of copying."""
+    return np.empty(frame_chw, dtype=np.uint8)
 
 
 def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
