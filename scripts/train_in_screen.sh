@@ -25,8 +25,11 @@ if [ -x "$root/.venv/bin/python" ] && [ -z "${CONDA_PREFIX:-}${VIRTUAL_ENV:-}" ]
 fi
 mkdir -p runs/logs
 log=$root/runs/logs/$name-$(date +%Y%m%d-%H%M%S).log
-# tee keeps the log; pipefail and the last line keep the exit code of the training readable in it
-screen -dmS "$name" bash -c 'set -o pipefail; log=$1; shift; "$@" 2>&1 | tee -i "$log"; echo "exit code ${PIPESTATUS[0]}" >>"$log"' \
+# Everything around the training ignores the signals that stop it, or what it says while it saves would be lost. The
+# training itself takes SIGHUP up again; the kernel sends it when the session's leader has gone.
+screen -dmS "$name" bash -c '
+    log=$1; shift
+    { trap "" HUP; "$@"; echo "exit code $?"; } 2>&1 | (trap "" HUP INT TERM; exec tee "$log")' \
     train_in_screen "$log" "$python" train.py "$@"
 echo "Started in screen session $name, log file $log"
 echo "  attach:  screen -r $name      (leave it running again with Ctrl-a d)"
