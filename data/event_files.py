@@ -199,7 +199,11 @@ class _Unwrapped:
         t = t.astype(np.int64)
         if len(t) == 0:
             return t
-        step = np.diff(t, prepend=t[0] if self._last is None else self._last)
+        last = t[0] if self._last is None else self._last
+        self._last = t[-1]
+        if max(t.max(), last) - min(t.min(), last) <= 2**31:
+            return t + (self._turns << 32)
+        step = np.diff(t, prepend=last)
         turns = self._turns + np.cumsum((step < -(2**31)).astype(np.int64) - (step > 2**31))
-        self._last, self._turns = t[-1], int(turns[-1])
+        self._turns = int(turns[-1])
         return t + (turns << 32)

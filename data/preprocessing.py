@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -70,10 +72,11 @@ def preprocess_recording(
     grid = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset))
     if len(grid.end_us) == 0:
         return report
-    partial = out / PARTIAL_FOLDER / files.split / files.name
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / frames_path).parent.mkdir(parents=True)
+    partial = out / PARTIAL_FOLDER / files.split / f"{files.name}.{os.getpid()}"
     try:
+        for remains in partial.parent.glob(f"{glob.escape(files.name)}.*"):
+            shutil.rmtree(remains, ignore_errors=True)
+        (partial / frames_path).parent.mkdir(parents=True)
         num_frames = _write_frames(partial / frames_path, recording, grid, dataset, on_frame)
         _check_events(files, recording, num_frames > grid.labelled[0])
         _write_labels(partial, frames_path.parent, boxes, grid.first(num_frames), dataset, report)
@@ -82,6 +85,8 @@ def preprocess_recording(
         with h5py.File(partial / frames_path, "r+") as file:
             file.attrs.update(settings=settings, report=json.dumps(asdict(report)))
         _move_into_place(partial, target, frames_path)
+    except OSError as error:  # those of reading are UserErrors by now
+        raise UserError(f"{target} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.sharedctypes import Synchronized
+from threading import Thread
 from typing import TypeVar
 
 from rich.console import Console
@@ -52,6 +54,13 @@ def run_parallel(
 def _start_worker(frames_done: Synchronized) -> None:
     global _frames_done
     _frames_done = frames_done
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot tell its workers to stop."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _run(function: Callable[[Item, Callable[[], None]], Result], item: Item) -> Result | UserError:

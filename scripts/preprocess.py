@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from data.event_files import SUFFIXES
-from data.preprocessing import SPLITS, RecordingFiles, Report, preprocess_recording
+from data.preprocessing import PARTIAL_FOLDER, SPLITS, RecordingFiles, Report, preprocess_recording
 from scripts.parallel import run_parallel, split_workers
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recordings = find_recordings(options.source)
         preprocess = partial(preprocess_recording, options.out, dataset)
         outcomes = run_parallel(preprocess, recordings, workers, console)
+        _remove_empty(options.out / PARTIAL_FOLDER)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -76,6 +78,13 @@ def find_recordings(source: Path) -> list[RecordingFiles]:
     if not found:
         raise UserError(f"{source} has no recordings: expected {{{','.join(SPLITS)}}}/*{{{','.join(SUFFIXES)}}}")
     return list(found.values())
+
+
+def _remove_empty(folder: Path) -> None:
+    """Only if empty: another run may be at work in the same output folder."""
+    for each in [*folder.glob("*"), folder]:
+        with suppress(OSError):
+            each.rmdir()
 
 
 def _summarise(outcomes: Sequence[Report | UserError], dataset: DatasetConfig, out: Path, console: Console) -> int:

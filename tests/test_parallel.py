@@ -2,13 +2,30 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
 from config.errors import UserError
 from scripts.parallel import run_parallel, split_workers
+
+WAITING_PROGRAM = """
+import os, time
+from rich.console import Console
+from scripts.parallel import run_parallel
+
+def wait(number, on_frame):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    run_parallel(wait, [1], 1, Console(stderr=True))
+"""
 
 
 def halve(number: int, on_frame: Callable[[], None]) -> int:
@@ -32,6 +49,16 @@ def test_results_and_errors_come_in_the_order_of_the_items(capsys: pytest.Captur
 def test_a_killed_worker_is_told() -> None:
     with pytest.raises(UserError, match="fewer workers"):
         run_parallel(kill_own_process, [1, 2], 1, Console())
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "wait.py"
+    script.write_text(WAITING_PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        worker.wait(timeout=20)
 
 
 def test_workers_are_taken_from_the_command_line() -> None:

@@ -43,6 +43,7 @@ def test_a_second_run_changes_nothing_and_still_tells_the_sums(out: Path, capsys
     before = (out / FRAMES).stat().st_mtime_ns
     assert main([str(DAVIS), str(out), "dataset=davis346"]) == 0
     assert (out / FRAMES).stat().st_mtime_ns == before
+    assert sorted(path.name for path in out.iterdir()) == ["train", "val"]
     table = {
         line.split("│")[1].strip(): line.split("│")[2:6] for line in capsys.readouterr().out.splitlines() if "│" in line
     }

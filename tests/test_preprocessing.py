@@ -189,12 +189,19 @@ def test_an_interrupted_sequence_leaves_nothing_and_can_be_done_again(tmp_path: 
     assert preprocess_recording(tmp_path / "out", small_dataset(), files).num_frames == 18
 
 
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(UserError, match=r"out/train/a cannot be written"):
+        preprocess_recording(tmp_path / "out", small_dataset(), write_recording(tmp_path / "raw"))
+
+
 def test_remains_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
-    remains = tmp_path / "out" / ".partial" / "train" / "a" / "labels_v2"
+    remains = tmp_path / "out" / ".partial" / "train" / "a.12345" / "labels_v2"
     remains.mkdir(parents=True)
     (remains / "labels.npz").write_bytes(b"half")
     assert preprocess_recording(tmp_path / "out", small_dataset(), files).num_frames == 18
+    assert not remains.exists()
     assert len(np.load(tmp_path / "out" / "train" / "a" / "labels_v2" / "labels.npz")["labels"]) == 9
 
 
