@@ -64,7 +64,7 @@ def write_report(folder: Path) -> None:
         (target / f"{name}.csv").write_text(table.format("csv"))
     (target / "report.md").write_text(_markdown(title, protocol, tables))
     draw_report(analysis, f"{title}   ({protocol['evaluated_frames']:,} frames)").save(target / "report.png")
-    print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n\n")
+    print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n")
 
 
 def _figures_table(title: str, figures: list[dict[str, Any]]) -> Table:

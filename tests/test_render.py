@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from config.errors import UserError
-from config.loading import load_dataset_config
+from config.loading import load_dataset_config, load_train_config
 from modules.results import write_results
 from scripts.render import main, parse, render
 from tests.conftest import FRAME_HW, write_sequence
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
+from tests.network import golden_weights
 from tests.test_rendering import write_recording
 
 SENSOR = f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"
@@ -56,6 +59,31 @@ def test_predictions_of_a_validation_bring_their_data_set(sequence: Path, tmp_pa
     dataset = load_dataset_config(["dataset=gen4", SENSOR]).model_dump(mode="json")
     (validation / "config.yaml").write_text(yaml.safe_dump({"dataset": dataset}))
     assert film(sequence, tmp_path / "a.gif", f"predictions={validation}") == 6
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a run's checkpoint", "weights of another project"])
+def test_network_runs_along_a_recording(tmp_path: Path, own: bool) -> None:
+    """A checkpoint of ours brings its config; for other weights the command tells it."""
+    small = [
+        "dataset=toy", "dataset.resolution_hw=[64,128]", "dataset.downsample_by_factor_2=false",
+        "model=maxvit_yolox/plain_lstm", "model.backbone.embed_dim=16", "model.backbone.partition_split_32=1",
+        "model.backbone.stage.attention.dim_head=8", "model.fpn.depth=0.33",
+    ]  # fmt: skip
+    content: dict[str, Any] = {"state_dict": golden_weights()}
+    if own:
+        config = load_train_config([*small, "dataset.path=."]).model_dump(mode="json")
+        content |= {"config": config, "loops": {}}
+    torch.save(content, tmp_path / "last.ckpt")
+    recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0), (3, 6, 0, 70_000)], sensor_hw=(64, 128))
+    checkpoint = f"checkpoint={tmp_path / 'last.ckpt'}"
+    assert film(recording, tmp_path / "a.gif", checkpoint, *([] if own else small), "threshold=0") == 2
+
+
+def test_weights_of_another_project_need_a_config(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0)])
+    with pytest.raises(UserError, match=r"add model=\.\.\. dataset="):
+        film(recording, tmp_path / "a.gif", f"checkpoint={tmp_path / 'other.pth'}")
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,12 @@ def dataset() -> DatasetConfig:
     return load_dataset_config(["dataset=gen4", f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"])
 
 
-def write_recording(path: Path, rows: list[tuple[int, int, int, int]]) -> Path:
-    """Events (x, y, polarity, t_us) on a sensor of 16 x 24 pixels."""
+def write_recording(path: Path, rows: list[tuple[int, int, int, int]], sensor_hw: tuple[int, int] = (16, 24)) -> Path:
+    """Events (x, y, polarity, t_us)."""
     with h5py.File(path, "w") as file:
         for name, column in zip("xypt", np.array(rows, np.int64).reshape(-1, 4).T, strict=True):
             file[f"events/{name}"] = column
-        file["events/height"], file["events/width"] = 16, 24
+        file["events/height"], file["events/width"] = sensor_hw
     return path
 
 
