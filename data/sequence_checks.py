@@ -1,0 +1,172 @@
+"""Faults of one sequence folder: what would spoil a training on it, where, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+from config.errors import UserError
+from config.schema import DatasetConfig
+from data.frame_store import compact_path
+from data.sequence import Hdf5Frames, Sequence, loaded_boxes, read_npy
+
+AREA_BOUNDS = (32**2, 96**2)  # small, medium, large, as in COCO; in pixels of the loaded frame
+_AGAIN = "Run scripts/preprocess.py for this recording again"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong at a place in a file. `spoils` training, or is only worth knowing."""
+
+    path: Path
+    what: str
+    remedy: str
+    spoils: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}. {self.remedy}"
+
+
+@dataclass
+class SequenceFacts:
+    """What a sequence holds; `faults` first."""
+
+    faults: list[Fault]
+    num_frames: int = 0
+    label_t_us: Int64[ndarray, " k"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    boxes: Int64[ndarray, "classes 3"] | None = None  # by class and size
+    events_per_frame: list[int] = field(default_factory=list)  # of the sampled frames
+
+
+def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> SequenceFacts:
+    """Read all labels and `num_samples` frames, spread over the sequence."""
+    facts = SequenceFacts(faults=[])
+    representation = path / "event_representations_v2" / dataset.ev_repr_name
+    if not representation.is_dir():
+        facts.faults.append(_wrong_layout(representation))
+        return facts
+    try:
+        t_us = read_npy(representation / "timestamps_us.npy")
+        label_frame = read_npy(representation / "objframe_idx_2_repr_idx.npy")
+        facts.num_frames = len(t_us)
+        facts.faults += _check_times(representation, t_us, label_frame)
+        with np.load(path / "labels_v2" / "labels.npz") as content:
+            raw, first_box = content["labels"], content["objframe_idx_2_label_idx"]
+        facts.faults += _check_boxes(path / "labels_v2" / "labels.npz", raw, first_box, label_frame, dataset)
+        if any(fault.spoils for fault in facts.faults):
+            return facts
+        facts.label_t_us = t_us[label_frame]
+        facts.faults += _check_label_times(path, raw, first_box, facts.label_t_us, dataset)
+        facts.boxes = _count_boxes(raw, dataset)
+    except UserError as error:
+        facts.faults.append(Fault(path, str(error).removeprefix(f"{path}/"), ""))
+        return facts
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        facts.faults.append(Fault(path / "labels_v2" / "labels.npz", f"missing or damaged ({error})", _AGAIN))
+        return facts
+    _check_frames(path, dataset, facts, num_samples)
+    return facts
+
+
+def _wrong_layout(representation: Path) -> Fault:
+    parent = representation.parent
+    found = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
+    remedy = f"There is {', '.join(found)}: set dataset.ev_repr_name" if found else _AGAIN
+    return Fault(representation, "not found", remedy)
+
+
+def _check_times(representation: Path, t_us: ndarray, label_frame: ndarray) -> Iterator[Fault]:
+    unsorted = np.flatnonzero(np.diff(t_us) <= 0)
+    if len(unsorted):
+        yield Fault(
+            representation / "timestamps_us.npy", f"times do not rise at frame {unsorted[0] + 1} of {len(t_us)}", _AGAIN
+        )
+    path = representation / "objframe_idx_2_repr_idx.npy"
+    if len(label_frame) == 0:
+        yield Fault(path, "no labelled frame", "Training leaves the sequence out", spoils=False)
+    elif label_frame.min() < 0 or label_frame.max() >= len(t_us):
+        yield Fault(path, f"frame {label_frame.max()} of {len(t_us)}: the index map does not fit", _AGAIN)
+    elif (np.diff(label_frame) <= 0).any():
+        yield Fault(path, f"indices do not rise at label {np.diff(label_frame).argmin() + 1}", _AGAIN)
+
+
+def _check_boxes(
+    path: Path, raw: ndarray, first_box: ndarray, label_frame: ndarray, dataset: DatasetConfig
+) -> Iterator[Fault]:
+    if len(first_box) != len(label_frame):
+        what = f"{len(first_box)} labelled frames, but objframe_idx_2_repr_idx.npy has {len(label_frame)}"
+        yield Fault(path, f"{what}: the index maps do not fit", _AGAIN)
+        return
+    if len(first_box) and (first_box[0] < 0 or first_box[-1] > len(raw) or (np.diff(first_box) < 0).any()):
+        yield Fault(path, "objframe_idx_2_label_idx does not fit the boxes", _AGAIN)
+        return
+    values = np.stack([raw[name] for name in "xywh"], axis=1)
+    strange = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(strange):
+        yield Fault(path, f"{len(strange)} boxes are not finite, the first is box {strange[0]}", _AGAIN)
+        return
+    unknown = np.flatnonzero(raw["class_id"] >= dataset.num_classes)
+    if len(unknown):
+        ids = sorted(set(raw["class_id"][unknown].tolist()))
+        what = f"class ids {ids} of {len(unknown)} boxes are not in dataset.classes (0..{dataset.num_classes - 1})"
+        yield Fault(path, what, "Choose the dataset=... that it was preprocessed for")
+    height, width = dataset.resolution_hw
+    x, y, w, h = values.T
+    outside = np.flatnonzero((x + w <= 0) | (y + h <= 0) | (x >= width) | (y >= height) | (w <= 0) | (h <= 0))
+    if len(outside):
+        what = (
+            f"{len(outside)} boxes lie outside of {height} x {width} pixels or are flat, the first is box {outside[0]}"
+        )
+        yield Fault(path, what, "Loading drops them; check dataset.resolution_hw", spoils=len(outside) > len(raw) / 2)
+
+
+def _check_label_times(
+    path: Path, raw: ndarray, first_box: ndarray, label_t_us: ndarray, dataset: DatasetConfig
+) -> Iterator[Fault]:
+    boxed = np.flatnonzero(np.diff(np.append(first_box, len(raw))))
+    apart = np.abs(raw["t"][first_box[boxed]].astype(np.int64) - label_t_us[boxed])
+    if len(apart) and apart.max() > dataset.representation.window_ms * 1000:
+        worst = boxed[apart.argmax()]
+        what = f"labelled frame {worst} is {apart.max() / 1000:.0f} ms away from its window: the index maps do not fit"
+        yield Fault(path / "labels_v2" / "labels.npz", what, _AGAIN)
+
+
+def _count_boxes(raw: ndarray, dataset: DatasetConfig) -> Int64[ndarray, "classes 3"]:
+    class_id, _, _, w, h = loaded_boxes(raw, dataset).T
+    seen = (w > 0) & (h > 0) & (class_id < dataset.num_classes)
+    cell = class_id[seen].astype(np.int64) * 3 + np.digitize(w[seen] * h[seen], AREA_BOUNDS)
+    return np.bincount(cell, minlength=3 * dataset.num_classes).reshape(dataset.num_classes, 3)
+
+
+def _check_frames(path: Path, dataset: DatasetConfig, facts: SequenceFacts, num_samples: int) -> None:
+    frames_path = path / "event_representations_v2" / dataset.ev_repr_name / dataset.frames_file_name
+    if not frames_path.is_file() and not compact_path(frames_path).is_file():
+        others = sorted(other.name for other in frames_path.parent.glob("*.h5"))
+        remedy = f"There is {', '.join(others)}: check dataset.downsample_by_factor_2" if others else _AGAIN
+        facts.faults.append(Fault(frames_path, "not found", remedy))
+        return
+    sequence = Sequence(path, dataset)
+    try:
+        expected = (dataset.channels, *dataset.frame_hw)
+        if sequence.frame_chw != expected:
+            what = f"frames are {sequence.frame_chw}, but the config says {expected} (channels, height, width)"
+            remedy = "Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
+            facts.faults.append(Fault(frames_path, what, remedy))
+        elif len(sequence) != facts.num_frames:
+            what = f"{len(sequence)} frames, but timestamps_us.npy has {facts.num_frames}"
+            facts.faults.append(Fault(frames_path, what, _AGAIN))
+        else:
+            for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():
+                facts.events_per_frame.append(int(sequence.frames(index, index + 1).sum()))
+            if frames_path.is_file() and not Hdf5Frames(frames_path).has_checksums:
+                what = "no checksums (fletcher32): damage would be read as wrong frames"
+                facts.faults.append(Fault(frames_path, what, "scripts/compact_frames.py adds files with", spoils=False))
+    except UserError as error:
+        facts.faults.append(Fault(frames_path, str(error).removeprefix(f"{frames_path}: "), ""))
+    finally:
+        sequence.close()

@@ -1,0 +1,85 @@
+"""Check a preprocessed data set: a table of what it holds, and every fault with file, place and remedy.
+
+python scripts/check_dataset.py dataset=gen4 dataset.path=/data/etram
+
+Exit code 0, or 1 if training on it would suffer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.errors import UserError
+from config.loading import load_dataset_config
+from config.schema import DatasetConfig
+from data.checks import DatasetReport, check_dataset
+
+_MAX_FAULTS_SHOWN = 50
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="+", metavar="key=value", help="dataset=NAME, dataset.path=PATH, ...")
+    options = parser.parse_args(arguments)
+    try:
+        dataset = load_dataset_config(options.overrides)
+        if not dataset.path.is_dir():
+            raise UserError(f"{dataset.path} not found. Check dataset.path")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report = check_dataset(dataset, thorough=True)
+    print_report(report, dataset, Console())
+    return 1 if report.spoiled else 0
+
+
+def print_report(report: DatasetReport, dataset: DatasetConfig, console: Console) -> None:
+    console.print(_splits_table(report), _boxes_table(report, dataset))
+    faults = sorted(report.faults, key=lambda fault: not fault.spoils)
+    for fault in faults[:_MAX_FAULTS_SHOWN]:
+        console.print(f"{'FAULT' if fault.spoils else 'note '} {fault}", markup=False, soft_wrap=True)
+    if len(faults) > _MAX_FAULTS_SHOWN:
+        console.print(f"... and {len(faults) - _MAX_FAULTS_SHOWN} more")
+    console.print(f"{len(report.spoiled)} faults, {len(faults) - len(report.spoiled)} notes: {dataset.path}")
+
+
+def _splits_table(report: DatasetReport) -> Table:
+    table = Table(title="Splits")
+    columns = ("split", "sequences", "frames", "labelled", "label interval", "longest gap", "events per frame")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split in report.splits:
+        table.add_row(
+            split.split,
+            f"{split.num_sequences}",
+            f"{split.num_frames}",
+            f"{split.num_labelled_frames}",
+            f"{split.label_interval_ms:.0f} ms",
+            f"{split.longest_label_gap_ms / 1000:.1f} s",
+            f"{split.events_per_frame:.0f}",
+        )
+    return table
+
+
+def _boxes_table(report: DatasetReport, dataset: DatasetConfig) -> Table:
+    table = Table(title="Boxes as loaded (small < 32^2 <= medium < 96^2 <= large pixels)")
+    table.add_column("class")
+    for split in report.splits:
+        for column in (split.split, "small", "medium", "large"):
+            table.add_column(column, justify="right")
+    for class_id, name in enumerate(dataset.classes):
+        counts = [split.boxes[class_id] for split in report.splits]
+        table.add_row(name, *(f"{value}" for count in counts for value in (count.sum(), *count)))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
