@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,7 +23,9 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(in_dim, dim, kernel, stride=stride, padding=padding, bias=False)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS, elementwise_affine=config.norm_affine)
 
-    def forward(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n h w c"]:
+    def forward(self, x: Num[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n h w c"]:
+        # Frames arrive as uint8. Cast here, they are kept as such by activation checkpointing.
+        x = x.to(compute_dtype(self.conv.weight), memory_format=torch.channels_last)
         return self.norm(self.conv(x).permute(0, 2, 3, 1))
 
 
@@ -50,7 +53,7 @@ class Stage(nn.Module):
         self.lstm = Lstm2d(dim, config.lstm)
 
     def forward(
-        self, x: Float[Tensor, "l b c_in h_in w_in"], state: LstmState | None
+        self, x: Num[Tensor, "l b c_in h_in w_in"], state: LstmState | None
     ) -> tuple[Float[Tensor, "l b c h w"], LstmState]:
         """Convolution and attention know no time: they run once, on all L*B frames. Only the LSTM walks over L."""
         L, B = x.shape[:2]
@@ -86,15 +89,22 @@ class RecurrentBackbone(nn.Module):
         )
 
     def forward(
-        self, frames: Float[Tensor, "l b c h w"], state: list[LstmState] | None
+        self, frames: Num[Tensor, "l b c h w"], state: list[LstmState] | None
     ) -> tuple[list[Float[Tensor, "l b c_k h_k w_k"]], list[LstmState]]:
-        """Feature maps of stages 1 to 4 for every frame, and the state after the last one."""
+        """Feature maps of stages 1 to 4 for every frame, uint8 or float, and the state after the last one."""
         features, new_state = [], []
+        maps = frames
         for index, stage in enumerate(self.stages):
-            frames, stage_state = stage(frames, None if state is None else state[index])
-            features.append(frames)
+            maps, stage_state = stage(maps, None if state is None else state[index])
+            features.append(maps)
             new_state.append(stage_state)
         return features, new_state
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What matrix products with `weight` compute in: its own type, or autocast's."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _check(config: BackboneConfig) -> None:

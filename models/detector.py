@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Num
 from torch import Tensor, nn
 
 from config.schema import CompileConfig, ModelConfig
@@ -55,9 +55,9 @@ class Detector(nn.Module):
         _compile(self.head, config.head.compile)
 
     def encode(
-        self, frames: UInt8[Tensor, "l b c h w"] | Float[Tensor, "l b c h w"], state: list[LstmState] | None
+        self, frames: Num[Tensor, "l b c h w"], state: list[LstmState] | None
     ) -> tuple[tuple[Float[Tensor, "l b c_k h_k w_k"], ...], list[LstmState]]:
-        """Feature maps of stages 2, 3, 4 for all L frames of B lanes, and the state after the last frame.
+        """Feature maps of stages 2, 3, 4 for L frames (uint8 or float) of B lanes, and the state after the last.
 
         `state` is what the call for the frames before gave, None at the start of all lanes; zero rows reset a lane.
         """
@@ -99,15 +99,11 @@ class Detector(nn.Module):
         """Undecoded predictions of all anchors."""
         return self.head(self.fpn(selected))
 
-    def _pad(self, frames: Tensor) -> Float[Tensor, "l b c h_padded w_padded"]:
+    def _pad(self, frames: Num[Tensor, "l b c h w"]) -> Num[Tensor, "l b c h_padded w_padded"]:
         """Empty rows below and columns right of the frame, so that every stage divides into whole windows."""
         height, width = frames.shape[-2:]
         below, right = -height % self.padding_hw[0], -width % self.padding_hw[1]
-        return F.pad(frames, (0, right, 0, below)).to(self.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.head.stems[0].conv.weight.dtype
+        return F.pad(frames, (0, right, 0, below))
 
     def _no_loss(self, selected: Features) -> dict[str, Float[Tensor, ""]]:
         """Zero that depends on every parameter: DistributedDataParallel waits for all gradients on all ranks."""
