@@ -105,9 +105,9 @@ def draw_frame(
         _draw_solid(draw, predictions, scale)
     if truth is not None:
         _draw_dashed(draw, truth, scale)
-    labelled = predictions if predictions is not None else truth
-    if labelled is not None:
-        _draw_labels(draw, labelled, classes, scale)
+        _draw_labels(draw, truth, classes, scale, below=predictions is not None)
+    if predictions is not None:
+        _draw_labels(draw, predictions, classes, scale)
     if caption:
         draw.rectangle(
             (0, picture.height - 26, draw.textlength(caption, _font(15)) + 20, picture.height), fill=(0, 0, 0, 150)
@@ -135,22 +135,26 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, boxes: PictureBoxes, scale: int, das
                 draw.line((x, y, x, min(y + dash, bottom)), fill="white")
 
 
-def _draw_labels(draw: ImageDraw.ImageDraw, boxes: PictureBoxes, classes: Sequence[str], scale: int) -> None:
-    """Filled tags on top of the boxes, inside the picture in any case; the best score last, so that it lies on top."""
-    font = _font(15)
+def _draw_labels(
+    draw: ImageDraw.ImageDraw, boxes: PictureBoxes, classes: Sequence[str], scale: int, below: bool = False
+) -> None:
+    """Tags on top of the boxes, the best score last, so that it is on top; or quiet ones below. All in the picture."""
+    font = _font(12 if below else 15)
+    height = font.size + 4
     order = np.argsort(boxes.scores, kind="stable") if boxes.scores is not None else range(len(boxes.xywh))
     for row in order:
         class_id = int(boxes.class_id[row])
-        colour = class_rgb(class_id)
         text = classes[class_id] if class_id < len(classes) else f"class {class_id}"
         if boxes.scores is not None:
             text += f" {100 * float(boxes.scores[row]):.0f}"
-        width, height = draw.textlength(text, font) + 8, 19
-        left = min(max(float(boxes.xywh[row, 0]) * scale, 0), draw.im.size[0] - width)
-        top = max(float(boxes.xywh[row, 1]) * scale - height, 0)
-        draw.rectangle((left, top, left + width, top + height), fill=(*colour, 235))
+        x, y, _, box_height = (boxes.xywh[row] * scale).tolist()
+        width = draw.textlength(text, font) + 8
+        left = min(max(x, 0), draw.im.size[0] - width)
+        top = min(max(y + box_height if below else y - height, 0), draw.im.size[1] - height)
+        colour = (0, 0, 0) if below else class_rgb(class_id)
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
         ink = (10, 12, 16) if luminance > 120 else (255, 255, 255)
+        draw.rectangle((left, top, left + width, top + height), fill=(*colour, 130 if below else 235))
         draw.text((left + 4, top + height / 2), text, font=font, fill=ink, anchor="lm")
 
 
