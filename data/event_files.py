@@ -23,6 +23,7 @@ from config.errors import UserError
 
 PIECE_EVENTS = 2**20
 SUFFIXES = (".h5", ".hdf5", ".dat", ".raw", ".aedat4")
+_RUNNING_CLOCK_US = 3_600_000_000  # no recording is silent for its first hour
 _DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
 _RAW_FORMATS = {2: ("<u4", 28, 6), 3: ("<u2", 12, 12)}  # EVT version: word, bit of its type, bits below the high time
 _TIME_HIGH = 8  # type of the words that carry the upper bits of the time, in EVT2 and EVT3 alike
@@ -43,8 +44,8 @@ class EventFile:
     path: Path
     pieces: Callable[[], Iterator[RawEvents]]
     sensor_hw: tuple[int, int] | None = None  # where the file tells it
-    # The file's time that boxes count from. Not 0 where stamps are Unix times (AEDAT4: the first event) or the running
-    # clock of a sensor (RAW: the first high time, as in Prophesee's own tools).
+    # The file's time that boxes count from. Not 0 where stamps are those of a running clock: AEDAT4 has Unix times,
+    # HDF5 and DAT rarely (the first event then); RAW has the sensor's (the first high time, as in Prophesee's tools).
     clock_start_us: int = 0
 
 
@@ -81,18 +82,28 @@ def _open_hdf5(path: Path) -> EventFile:
             if events[key].dtype.kind not in "iub":
                 raise UserError(f"{path}: events/{key} is {events[key].dtype}, not an integer type; times are in us")
         has_size = "height" in events and "width" in events
-        sensor_hw = (int(events["height"][()]), int(events["width"][()])) if has_size else None
-    return EventFile(path, lambda: _hdf5_pieces(path), sensor_hw)
+        sensor_hw = (_scalar(events["height"]), _scalar(events["width"])) if has_size else None
+    return EventFile(path, lambda: _hdf5_pieces(path), sensor_hw, _clock_start(_hdf5_pieces(path)))
 
 
 def _hdf5_pieces(path: Path) -> Iterator[RawEvents]:
     with _faults_of(path), h5py.File(path, "r", locking=False) as file:
         events, wraps = file["events"], _Unwrapped()
-        offset = next((group["t_offset"][()] for group in (events, file) if "t_offset" in group), 0)
+        offset = next((_scalar(group["t_offset"]) for group in (events, file) if "t_offset" in group), 0)
         for begin in range(0, len(events["t"]), PIECE_EVENTS):
             x, y, p, t = (events[key][begin : begin + PIECE_EVENTS] for key in "xypt")
             t = wraps(t) if t.dtype == np.uint32 else t.astype(np.int64)
-            yield RawEvents(x, y, p.astype(np.int8), t + np.int64(offset))
+            yield RawEvents(x, y, p.astype(np.int8), t + offset)
+
+
+def _scalar(dataset: h5py.Dataset) -> int:
+    return int(np.asarray(dataset[()]).item())
+
+
+def _clock_start(pieces: Iterator[RawEvents]) -> int:
+    """0 for a recording that counts from its start, even where it is silent at first."""
+    first = next(pieces, None)
+    return int(first.t[0]) if first is not None and len(first.t) and first.t[0] > _RUNNING_CLOCK_US else 0
 
 
 def _open_dat(path: Path) -> EventFile:
@@ -110,7 +121,9 @@ def _open_dat(path: Path) -> EventFile:
     if rest:
         raise ValueError(f"it ends within event {num_events}")
     sensor_hw = (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None
-    return EventFile(path, lambda: _dat_pieces(path, first_byte), sensor_hw)
+    return EventFile(
+        path, lambda: _dat_pieces(path, first_byte), sensor_hw, _clock_start(_dat_pieces(path, first_byte))
+    )
 
 
 def _dat_pieces(path: Path, first_byte: int) -> Iterator[RawEvents]:

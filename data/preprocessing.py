@@ -21,11 +21,12 @@ from config.schema import DatasetConfig
 from data.frame_store import FrameStoreWriter, compact_path
 from data.label_grid import FrameGrid, frame_grid
 from data.labels import clean_boxes, read_boxes
-from data.recording import OUTSIDE, Recording
+from data.recording import BACKWARDS, OUTSIDE, Recording
 from data.representation import add_stacked_histogram
 
 SPLITS = ("train", "val", "test")
 PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
+_LONGEST_US = 48 * 3_600_000_000
 _AFTER_LAST = "after the last labelled frame"
 _BETWEEN = "between labelled frames, or before the first"
 
@@ -121,6 +122,9 @@ def _usable_boxes(files: RecordingFiles, dataset: DatasetConfig, clock_start_us:
     boxes = read_boxes(files.boxes)
     if len(boxes) and clock_start_us > 0 and boxes["t"][0] >= clock_start_us:
         boxes["t"] -= clock_start_us  # stamped with the file's own clock, not from its start
+    if len(boxes) and boxes["t"][-1] > _LONGEST_US:
+        hours = boxes["t"][-1] / 3.6e9
+        raise UserError(f"{files.boxes} has a box {hours:,.0f} hours after the recording's start. Box times are in us")
     class_ids = {raw: dataset.classes.index(name) for raw, name in dataset.preprocessing.class_ids.items()}
     is_train = files.split == "train"
     boxes, dropped = clean_boxes(boxes, dataset.resolution_hw, dataset.preprocessing, class_ids, is_train=is_train)
@@ -159,12 +163,13 @@ def _write_frames(
 
 
 def _check_events(files: RecordingFiles, recording: Recording, reaches_labels: bool) -> None:
-    num_outside = recording.faults[OUTSIDE]
-    if num_outside > recording.num_events / 2:
-        raise UserError(
-            f"{files.events}: {num_outside:,} of {recording.num_events:,} events lie outside of a sensor of "
-            f"{recording.sensor_hw} pixels (height, width). Check dataset.resolution_hw"
-        )
+    for fault, remedy in (
+        (OUTSIDE, f"Check dataset.resolution_hw, which is {recording.sensor_hw}"),
+        (BACKWARDS, "Its times are damaged. Get the recording anew"),
+    ):
+        count = recording.faults[fault]
+        if count > recording.num_events / 2:
+            raise UserError(f"{files.events} has {count:,} {fault} among {recording.num_events:,}. {remedy}")
     if not reaches_labels:
         raise UserError(
             f"{files.events} has no events up to its first box: it is cut short, or its times and those of "

@@ -158,6 +158,14 @@ def test_boxes_of_an_aedat4_file_count_from_its_first_event(tmp_path: Path) -> N
     assert open_event_file(tmp_path / "a.aedat4").clock_start_us == events[0, 3]
 
 
+@pytest.mark.parametrize(("start_us", "clock_start_us"), [(0, 0), (60_000_000, 0), (10**15, 10**15 + 13)])
+def test_boxes_of_an_hdf5_file_count_from_0_unless_it_has_unix_times(
+    tmp_path: Path, start_us: int, clock_start_us: int
+) -> None:
+    write_hdf5(tmp_path / "a.h5", make_events(duration_us=1_000_000, start_us=start_us))
+    assert open_event_file(tmp_path / "a.h5").clock_start_us == clock_start_us
+
+
 def cut(path: Path, num_bytes: int) -> None:
     path.write_bytes(path.read_bytes()[:-num_bytes])
 

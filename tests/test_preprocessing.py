@@ -224,12 +224,28 @@ def move_boxes_to_another_clock(files: RecordingFiles) -> None:
     np.save(files.boxes, boxes)
 
 
+def let_time_jump(files: RecordingFiles) -> None:
+    with h5py.File(files.events, "r+") as file:
+        file["events/t"][10] = 10**9
+
+
+def stamp_boxes_in_nanoseconds(files: RecordingFiles) -> None:
+    boxes = np.load(files.boxes)
+    boxes["t"] += 10**18
+    np.save(files.boxes, boxes)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (truncate, r"a_td.h5 is damaged or cut short"),
         (lose_boxes, r"a_bbox.npy not found"),
-        (move_events_off_the_sensor, r"a_td.h5: 600 of 1,000 events lie outside.*resolution_hw"),
+        (
+            move_events_off_the_sensor,
+            r"a_td.h5 has 600 events outside the sensor among 1,000. Check dataset.resolution_hw",
+        ),
+        (let_time_jump, r"a_td.h5 has 989 events with a time before an earlier one's among 1,000"),
+        (stamp_boxes_in_nanoseconds, r"a_bbox.npy has a box .* hours after.*in us"),
         (move_boxes_to_another_clock, r"a_td.h5 has no events up to its first box"),
     ],
 )
