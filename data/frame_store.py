@@ -57,14 +57,14 @@ class FrameStore:
             self._file = h5py.File(path, "r", locking=False)  # data sets lie on read-only and network file systems
             form = (self._file.attrs.get("format"), self._file.attrs.get("version"))
             if form != (FORMAT, VERSION):
-                raise UserError(f"{path} holds {form}, not {(FORMAT, VERSION)}. Write it anew: {_REMEDY}")
+                raise UserError(f"{path} holds {form}, not {(FORMAT, VERSION)}. {_REMEDY}")
             self.frame_chw = tuple(int(size) for size in self._file.attrs["frame_chw"])
             self._payload: h5py.Dataset = self._file["payload"]
             self._frame_start: Int64[ndarray, " n+1"] = self._file["frame_start"][:]
         except (OSError, KeyError) as error:
-            raise UserError(f"{path} is damaged ({error}). Write it anew: {_REMEDY}") from error
+            raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
         if len(self._frame_start) == 0 or self._frame_start[-1] != len(self._payload):
-            raise UserError(f"{path} is cut short. Write it anew: {_REMEDY}")
+            raise UserError(f"{path} is cut short. {_REMEDY}")
         self._zstd = zstandard.ZstdDecompressor()
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class FrameStore:
         self._file.close()
 
 
-_REMEDY = "delete it and run scripts/compact_frames.py (or scripts/preprocess.py) again"
+_REMEDY = "Delete it and run scripts/compact_frames.py (or scripts/preprocess.py) again"
 
 
 class FrameStoreWriter:
