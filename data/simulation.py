@@ -28,7 +28,7 @@ PIXEL_MODEL = {
     "pos_thres": 0.5,
     "neg_thres": 0.5,
     "sigma_thres": 0.03,
-    "refractory_us": 1000,
+    "refractory_us": 3000,  # a pixel fires twice or so between frames, also at a hard edge
     "leak_rate_hz": 0.1,
     "shot_noise_rate_hz": 0.5,
     "upsample": "off",  # the frame rate is high enough; subdividing costs ten times as much
