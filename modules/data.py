@@ -36,6 +36,7 @@ class EventDataModule(LightningDataModule):
         self._config = config
         self._indices: dict[Split, SplitIndex] = {}
         self._plan: TrainingPlan | None = None
+        self._steps_before = 0  # plan steps less batches that Lightning has counted; differs after a change of plan
         self._resumed: dict[str, Any] | None = None
 
     # --- Lightning's hooks -------------------------------------------------------------------------------------------
@@ -116,18 +117,22 @@ class EventDataModule(LightningDataModule):
 
     def _position(self) -> int:
         """Plan steps of this run so far, over all epochs."""
-        if self._resumed is None:
-            return self._batches_trained()
-        plan, state = self.training_plan(), self._resumed
-        position = state["position"]
-        if _identity(plan) != {key: state[key] for key in _identity(plan)}:
-            warnings.warn(
-                "batch size, number of GPUs, seed or data differ from those of the checkpoint: the epoch that it was "
-                "in is left, and the next one begins",
-                stacklevel=2,
-            )
-            position = -(-position // state["steps_per_epoch"]) * plan.steps_per_epoch
-        return position + self._batches_trained() - state["batches_trained"]
+        if self._resumed is not None:
+            self._steps_before = self._position_of(self._resumed) - self._resumed["batches_trained"]
+            self._resumed = None
+        return self._steps_before + self._batches_trained()
+
+    def _position_of(self, state: dict[str, Any]) -> int:
+        """Where a checkpoint's plan stood; under another plan its steps mean nothing, and its epoch counts as read."""
+        identity = _identity(self.training_plan())
+        if identity == {key: state[key] for key in identity}:
+            return state["position"]
+        warnings.warn(
+            "batch size, number of GPUs, seed or data differ from those of the checkpoint: the epoch that it was in is "
+            "left, and the next one begins",
+            stacklevel=2,
+        )
+        return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
 
 
 def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> TrainingPlan:
@@ -166,11 +171,7 @@ def rows_per_kind(config: Config) -> tuple[int, int]:
     batch_size, sampling = config.batch_size.train, config.dataset.train
     if sampling.sampling != "mixed":
         return (batch_size, 0) if sampling.sampling == "stream" else (0, batch_size)
-    if batch_size < 2:
-        raise UserError(
-            "dataset.train.sampling=mixed needs a row of each kind, but batch_size.train=1. Take batch_size.train=2 or "
-            "more, or dataset.train.sampling=stream"
-        )
+    assert batch_size >= 2, "the config's checks want a row of each kind"
     share = sampling.mixed.w_random / (sampling.mixed.w_stream + sampling.mixed.w_random)
     num_random_rows = min(max(round(batch_size * share), 1), batch_size - 1)
     return batch_size - num_random_rows, num_random_rows

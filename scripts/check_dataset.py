@@ -70,14 +70,13 @@ def _splits_table(report: DatasetReport) -> Table:
 
 
 def _boxes_table(report: DatasetReport, dataset: DatasetConfig) -> Table:
-    table = Table(title="Boxes as loaded (small < 32^2 <= medium < 96^2 <= large pixels)")
+    table = Table(title="Boxes as loaded", caption="(small / medium / large: below 32², below 96², above, in pixels)")
     table.add_column("class")
     for split in report.splits:
-        for column in (split.split, "small", "medium", "large"):
-            table.add_column(column, justify="right")
+        table.add_column(split.split, justify="right")
     for class_id, name in enumerate(dataset.classes):
         counts = [split.boxes[class_id] for split in report.splits]
-        table.add_row(name, *(f"{value}" for count in counts for value in (count.sum(), *count)))
+        table.add_row(name, *(f"{count.sum()} ({'/'.join(map(str, count))})" for count in counts))
     return table
 
 

@@ -106,6 +106,8 @@ def test_resumed_run_goes_on_where_it_stopped(
     config = make_config()
     tape, saved = run(config, tmp_path, **settings)
     for path, num_events in saved:
+        if step_of(path) not in (0, 3, 4, 6, 7, 12):  # of epochs of 6, with a validation after step 4
+            continue
         resumed, _ = run(config, tmp_path, path, **settings)
         expected = tape.events[num_events:]
         assert trained(resumed.events) == trained(expected), path
@@ -119,9 +121,7 @@ def lightning_counts_rightly(path: Path, expected: list[tuple[str, object]], set
     Lightning leaves out what was due upon a step when the checkpoint was written at that step's end. Written before a
     step, it counts one step twice towards `val_check_interval` over the ends of epochs.
     """
-    moment, step = path.stem.split("_")
-    if int(step) == NUM_STEPS:
-        return False  # nothing is left to do
+    moment = path.stem.split("_")[0]
     if moment == "after":
         return expected[0][0] == "train"
     return moment == "validation" or (moment == "before" and "check_val_every_n_epoch" not in settings)
@@ -138,6 +138,10 @@ def test_another_batch_size_leaves_the_epoch_and_begins_the_next(
         resumed, _ = run(config, tmp_path, tmp_path / "before_2.ckpt")
     dataset = EventDataModule(config).train_dataloader().dataset
     assert trained(resumed.events)[0] == ("train", digest(dataset.__getitems__(plan.batch(epoch=1, step=0))))
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem.split("_")[1])
 
 
 def trained(events: list[tuple[str, object]]) -> list[tuple[str, object]]:
