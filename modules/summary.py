@@ -43,7 +43,8 @@ def overrides_of_the_model(argv: Sequence[str]) -> list[str]:
 
 def print_validation_summary(result: EvaluationResult, folder: Path) -> None:
     """Print AP and its family, classes and groups, and where the files are."""
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+    # per class and per group they stand in the table
+    figures = "\n".join(f"{name:<24}{value:>8.4f}" for name, value in result.metrics.items() if "/" not in name)
     rows = [_row(row) for row in (*result.classes, *result.groups)]
     header = f"{'class':<16}{'AP':>8}{'AP_50':>8}{'boxes':>8}{'missed':>8}{'false':>8}"
     print("\n".join(["", header, *rows, "", figures, f"Frames: {result.num_frames}", f"Results: {folder}"]), flush=True)
