@@ -25,7 +25,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Num[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n h w c"]:
         # Frames arrive as uint8. Cast here, they are kept as such by activation checkpointing.
-        x = x.to(compute_dtype(self.conv.weight), memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last).to(compute_dtype(self.conv.weight))
         return self.norm(self.conv(x).permute(0, 2, 3, 1))
 
 

@@ -68,7 +68,9 @@ class Detector(nn.Module):
         self, features: tuple[Float[Tensor, "l b c_k h_k w_k"], ...], labelled_frames: Int64[Tensor, " k"]
     ) -> Features:
         """Maps of the frames l * B + b listed in `labelled_frames`, in that order."""
-        return tuple(maps.flatten(0, 1).index_select(0, labelled_frames) for maps in features)
+        # Channels stay last in memory, as the backbone leaves them: convolutions are faster so.
+        channels_last = (maps.movedim(2, -1).flatten(0, 1) for maps in features)
+        return tuple(maps.index_select(0, labelled_frames).movedim(-1, 1) for maps in channels_last)
 
     def loss(
         self, selected: Features, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]

@@ -62,8 +62,9 @@ class Lstm2d(nn.Module):
     def _update(
         self, gates: Float[Tensor, "tokens 4*c"], cell: Float[Tensor, "tokens c"]
     ) -> tuple[Float[Tensor, "tokens c"], Float[Tensor, "tokens c"]]:
-        forget, input_, output = gates[:, : 3 * self.dim].sigmoid().chunk(3, dim=1)
-        cell_input = self.cell_input_dropout(gates[:, 3 * self.dim :].tanh())
+        three_gates, cell_input = gates.split((3 * self.dim, self.dim), dim=1)
+        forget, input_, output = three_gates.sigmoid().chunk(3, dim=1)
+        cell_input = self.cell_input_dropout(cell_input.tanh())
         # The cell state adds up over the whole sequence, so it stays in float32 when the gates are in half precision.
         cell = forget * cell + input_ * cell_input
         hidden = output * cell.tanh().to(gates.dtype)
