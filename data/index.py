@@ -17,7 +17,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt16
 from numpy import ndarray
 
 from config.errors import UserError
@@ -25,7 +25,7 @@ from config.schema import DatasetConfig
 from data.sequence import read_labels, read_npy
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SplitIndex:
     num_frames: Int64[ndarray, " s"]
     first_label: Int64[ndarray, " s+1"]  # where a sequence's labelled frames begin
     label_frame: Int64[ndarray, " k"]  # frame index of each labelled frame
-    class_counts: Int64[ndarray, "k c"]  # boxes per class, as loaded
+    class_counts: UInt16[ndarray, "k c"]  # boxes per class, as loaded
     unknown_ids: Int64[ndarray, " s"]  # boxes per sequence whose class id is not in the data set's list
 
     def __len__(self) -> int:
@@ -80,7 +80,12 @@ class SplitIndex:
         """Weight of each chunk: the sum over its boxes of 1 / (boxes of that class in all chunks)."""
         key = self.label_sequence * (1 << 40) + self.label_frame
         begin = chunks[:, 0] * (1 << 40) + chunks[:, 1]
-        total = np.concatenate([np.zeros_like(self.class_counts[:1]), np.cumsum(self.class_counts, axis=0)])
+        total = np.concatenate(
+            [
+                np.zeros((1, self.class_counts.shape[1]), dtype=np.int64),
+                np.cumsum(self.class_counts, axis=0, dtype=np.int64),
+            ]
+        )
         counts = total[np.searchsorted(key, begin + length)] - total[np.searchsorted(key, begin)]
         return (counts / np.maximum(counts.sum(axis=0), 1)).sum(axis=1)
 
@@ -124,7 +129,7 @@ def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
     known = class_id < dataset.num_classes
     cell = labels.box_image[known] * dataset.num_classes + class_id[known]
     counts = np.bincount(cell, minlength=len(labels.frames) * dataset.num_classes)
-    return len(t_us), labels.frames, counts.reshape(-1, dataset.num_classes), int((~known).sum())
+    return len(t_us), labels.frames, counts.reshape(-1, dataset.num_classes).astype(np.uint16), int((~known).sum())
 
 
 def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: list[_Entry]) -> SplitIndex:
