@@ -19,12 +19,14 @@ import h5py
 import hdf5plugin
 import numpy as np
 import torch
+from torch.nn.functional import interpolate, pad
 from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.loading import load_train_config
 from config.schema import TrainConfig
+from data.augmentation import Augmentation, Move, window_size
 from data.dataset import ChunkDataset
 from data.frame_store import compact_path, write_frame_store
 from data.index import load_index
@@ -35,6 +37,7 @@ from modules.data import make_training_plan
 NUM_SEQUENCES, NUM_FRAMES = 8, 60
 FILLED, MEAN_COUNT, CUT_OFF = 0.06, 1.7, 10
 BATCHES = 6
+NO_BOXES = np.zeros((0, 5), dtype=np.float32)
 NO_AUGMENTATION = tuple(
     f"dataset.data_augmentation.{kind}.{key}=0" for kind in ("random", "stream") for key in ("prob_hflip", "zoom.prob")
 )
@@ -56,15 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, files in (("frames file", frames_files), ("compact store", compact_files)):
             size = sum(path.stat().st_size for path in files) / NUM_SEQUENCES / NUM_FRAMES
             print(f"{name:40} {size / 1000:6.0f} KB a frame")
-        plain = report("plain, no augmentation", config, PlainLoader(frames_files, config).load)
-        for title, overrides in (("", ()), (", no augmentation", NO_AUGMENTATION)):
-            loader = ChunkDataset(load_index(config.dataset, "train"), _config(root, *overrides).dataset)
-            rate = report(f"compact store{title}", config, loader.__getitems__)
+        for title, overrides in (("with augmentation", ()), ("no augmentation", NO_AUGMENTATION)):
+            chosen = _config(root, *overrides)
+            plain = report(f"plain, {title}", chosen, PlainLoader(frames_files, chosen).load)
+            loader = ChunkDataset(load_index(config.dataset, "train"), chosen.dataset)
+            rate = report(f"compact store, {title}", chosen, loader.__getitems__)
             print(f"{'':40} {rate / plain:6.1f} times the plain one")
         for path in compact_files:
             path.unlink()
         loader = ChunkDataset(load_index(config.dataset, "train"), _config(root).dataset)
-        report("frames file", config, loader.__getitems__)
+        report("frames file, with augmentation", config, loader.__getitems__)
     return 0
 
 
@@ -74,14 +78,32 @@ class PlainLoader:
     def __init__(self, files: list[Path], config: TrainConfig) -> None:
         self._data = [h5py.File(path)["data"] for path in files]
         self._length = config.dataset.sequence_length
+        random, stream = config.dataset.data_augmentation.random, config.dataset.data_augmentation.stream
+        self._random = Augmentation(random, config.dataset.frame_hw)
+        self._stream = Augmentation(stream, config.dataset.frame_hw)
 
     def load(self, reads: list[ChunkRead]) -> list[torch.Tensor]:
         rows = []
         for read in reads:
             frames = [torch.from_numpy(self._data[read.sequence][i]) for i in range(read.start, read.stop)]
+            move = (self._random if read.is_random else self._stream).draw(read.augmentation_seed, NO_BOXES)
+            frames = [_moved(frame, move) for frame in frames]
             frames += [torch.zeros_like(frames[0])] * (self._length - len(frames))
             rows.append(frames)
         return [default_collate(frames) for frames in zip(*rows, strict=True)]
+
+
+def _moved(frame: torch.Tensor, move: Move) -> torch.Tensor:
+    if move.hflip:
+        frame = frame.flip(-1)
+    if move.zoom is None:
+        return frame
+    (h, w), (height, width), zoom = window_size(move.frame_hw, move.zoom.factor), move.frame_hw, move.zoom
+    if zoom.zoom_in:
+        window = frame[None, :, zoom.y0 : zoom.y0 + h, zoom.x0 : zoom.x0 + w]
+        return interpolate(window, size=(height, width), mode="nearest-exact")[0]
+    small = interpolate(frame[None], size=(h, w), mode="nearest-exact")[0]
+    return pad(small, (zoom.x0, width - w - zoom.x0, zoom.y0, height - h - zoom.y0))
 
 
 def report(title: str, config: TrainConfig, load: Callable[[list[ChunkRead]], object]) -> float:
