@@ -1,8 +1,8 @@
 """SimOTA (YOLOX, section 2.1): which anchors answer for which box, for a whole batch at once.
 
 Everything works on the flat list of the batch's n boxes against the A anchors of each box's image. Shapes depend on n
-and A only, so nothing waits for the device. Memory: about 15 arrays of n * A float32 at the worst moment, whatever the
-number of images and classes; boxes of other images cost nothing (384 x 640 has 5040 anchors: 0.3 MB a box).
+and A only, so nothing waits for the device. Memory grows with n * A, whatever the number of images and classes: about
+25 bytes per box and anchor at the worst moment, 0.13 MB per box at 384 x 640, which has 5040 anchors.
 """
 
 from __future__ import annotations

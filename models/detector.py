@@ -38,7 +38,7 @@ class Detector(nn.Module):
         """`partition_size`: height and width of an attention window in cells, the same at every stage.
 
         `activation_checkpointing` computes the backbone's activations again in the backward pass instead of keeping
-        them: about a third more time for a fraction of the memory.
+        them: a third of the memory for about a third more time.
 
         Raises:
             UserError: the settings contradict each other; the message names the key.

@@ -45,11 +45,14 @@ class Lstm2d(nn.Module):
         weight = self.gates.weight.flatten(1)
         gates_from_input = F.linear(self._mix_input(x).reshape(L, tokens, C), weight[:, :C], self.gates.bias)
         hidden_weight = weight[:, C:].t()
+        dtype = gates_from_input.dtype
+        # The cell state adds up over the whole sequence, so it stays in float32 when the gates are in half precision.
+        cell_dtype = torch.promote_types(dtype, torch.float32)
         if state is None:
-            hidden = gates_from_input.new_zeros(tokens, C)
-            cell = x.new_zeros(tokens, C, dtype=torch.promote_types(x.dtype, torch.float32))
+            hidden, cell = x.new_zeros(tokens, C, dtype=dtype), x.new_zeros(tokens, C, dtype=cell_dtype)
         else:
             hidden, cell = (s.permute(0, 2, 3, 1).reshape(tokens, C) for s in state)
+            hidden, cell = hidden.to(dtype), cell.to(cell_dtype)
 
         outputs = []
         for from_input in gates_from_input.unbind(0):
@@ -65,7 +68,6 @@ class Lstm2d(nn.Module):
         three_gates, cell_input = gates.split((3 * self.dim, self.dim), dim=1)
         forget, input_, output = three_gates.sigmoid().chunk(3, dim=1)
         cell_input = self.cell_input_dropout(cell_input.tanh())
-        # The cell state adds up over the whole sequence, so it stays in float32 when the gates are in half precision.
         cell = forget * cell + input_ * cell_input
         hidden = output * cell.tanh().to(gates.dtype)
         return hidden, cell
