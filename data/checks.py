@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
+from config.errors import UserError
 from config.schema import DatasetConfig
 from data.sequence_checks import Fault, SequenceFacts, check_sequence
 
@@ -20,6 +21,7 @@ _SAMPLES_PER_SEQUENCE = 3
 _SAMPLED_SEQUENCES = 200  # of a split; frames of the others are not read
 _QUICK_SEQUENCES = 8  # what a start of training looks at, spread over the split
 _THREADS = 8
+_FAULTS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,17 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
         if summaries[-1].num_labelled_frames == 0:
             faults.append(Fault(folder, "no labelled frame", "Check its labels_v2 folders"))
     return DatasetReport(summaries, faults)
+
+
+def require_usable(dataset: DatasetConfig, splits: tuple[str, ...] = ("train", "val")) -> None:
+    """The quick check before a start. Raises UserError with all faults that training would suffer from."""
+    spoiled = check_dataset(dataset, thorough=False, splits=splits).spoiled
+    if spoiled:
+        faults = "\n".join(f"  {fault}" for fault in spoiled[:_FAULTS_SHOWN])
+        raise UserError(
+            f"{dataset.path} has {len(spoiled)} faults that training would suffer from:\n{faults}\n"
+            "scripts/check_dataset.py looks at all of it"
+        )
 
 
 def _is_sequence(entry: Path) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import LightningDataModule
@@ -20,6 +23,8 @@ from data.plan import ChunkRead, EvaluationPlan, TrainingPlan
 from data.workers import prepare_worker
 
 Split = Literal["train", "val", "test"]
+_PREFETCH = 2  # batches that each worker reads ahead
+_SHARED_MEMORY = Path("/dev/shm")
 _SPLITS = {TrainerFn.FITTING: ("train", "val"), TrainerFn.VALIDATING: ("val",), TrainerFn.TESTING: ("test",)}
 
 
@@ -98,6 +103,14 @@ class EventDataModule(LightningDataModule):
         return self._loader(split, EvaluationSampler(plan, rank), self._config.hardware.num_workers.eval)
 
     def _loader(self, split: Split, sampler: Any, num_workers: int) -> DataLoader:
+        batch_size = self._config.batch_size.train if split == "train" else self._config.batch_size.eval
+        frames_shape = (
+            batch_size,
+            self._config.dataset.sequence_length,
+            self._config.dataset.channels,
+            *self._config.dataset.frame_hw,
+        )
+        _check_shared_memory(num_workers * _PREFETCH * math.prod(frames_shape), split)
         return DataLoader(
             ChunkDataset(self.index(split), self._config.dataset),
             batch_sampler=sampler,
@@ -105,6 +118,7 @@ class EventDataModule(LightningDataModule):
             collate_fn=_as_it_is,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=num_workers > 0,
+            prefetch_factor=_PREFETCH if num_workers else None,
             worker_init_fn=prepare_worker,
             timeout=self._config.hardware.loader_timeout_s if num_workers else 0,
         )
@@ -211,6 +225,20 @@ class EvaluationSampler:
 
 def _identity(plan: TrainingPlan) -> dict[str, Any]:
     return {"steps_per_epoch": plan.steps_per_epoch, "signature": plan.signature}
+
+
+def _check_shared_memory(num_bytes: int, split: Split) -> None:
+    """Workers hand batches over in /dev/shm; where it is full, they die of a bus error that names no reason."""
+    if not _SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if num_bytes > free:
+        key = "train" if split == "train" else "eval"
+        raise UserError(
+            f"{_SHARED_MEMORY} has {free >> 20} MB free, but the batches that workers read ahead take "
+            f"{num_bytes >> 20} MB. Make it larger (docker run --shm-size=...), or take fewer of "
+            f"hardware.num_workers.{key}: 0 needs none"
+        )
 
 
 def _as_it_is(batch: SequenceBatch) -> SequenceBatch:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config.errors import UserError
 from config.schema import DatasetConfig, TrainConfig
-from data.checks import check_dataset
+from data.checks import check_dataset, require_usable
 from scripts.check_dataset import main
 from tests.conftest import (
     CHANNELS,
@@ -136,6 +137,13 @@ def test_quick_check_looks_at_a_few_sequences_only(dataset: DatasetConfig) -> No
         write_sequence(dataset.path / "train" / f"sequence_{number}", 3, {2: []})
     report = check_dataset(dataset, thorough=False, splits=("train",))
     assert report.splits[0].num_sequences == 8
+
+
+def test_training_refuses_a_spoiled_set_and_takes_a_sound_one(dataset: DatasetConfig) -> None:
+    require_usable(dataset)
+    damage_frame(dataset.path / "val" / "sequence_0" / REPRESENTATION / FRAMES_FILE, 0)
+    with pytest.raises(UserError, match=r"1 faults.*\n.*val/sequence_0.*frame 0 is damaged"):
+        require_usable(dataset)
 
 
 def test_script_prints_tables_and_exits_with_1_for_a_fault(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,6 +108,17 @@ def test_weighted_sampling_prefers_rare_classes(make_config: Callable[..., Train
     )
     names = [name for batch in EventDataModule(config).train_dataloader() for name in batch.sequence_names]
     assert 0.3 < names.count("rare") / len(names) < 0.7  # of 101 chunks, half of the weight
+
+
+def test_too_little_shared_memory_is_told_before_a_worker_dies(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modules.data.shutil.disk_usage", lambda path: SimpleNamespace(free=90_000))
+    needed = 2 * 2 * 3 * 20 * 8 * 12  # prefetched batches of 2 rows of 3 frames
+    assert needed < 90_000 < 4 * needed
+    EventDataModule(make_config("hardware.num_workers.eval=1")).val_dataloader()
+    with pytest.raises(UserError, match=r"/dev/shm .*hardware\.num_workers\.eval"):
+        EventDataModule(make_config("hardware.num_workers.eval=4")).val_dataloader()
 
 
 def test_mistakes_name_key_and_remedy(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
