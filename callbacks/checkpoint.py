@@ -10,8 +10,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.boundary import BoundaryCallback
-from callbacks.loader_failures import is_loader_failure
-from callbacks.signals import SignalHandling, StopRequested
+from callbacks.faults import TooMuchDamage
+from callbacks.loader_failures import comes_from_loader
+from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import UserError
 from config.schema import CheckpointConfig
 from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO, step_of
@@ -54,6 +55,8 @@ class CheckpointWriter(BoundaryCallback):
             _run_missed_validation(trainer)
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # what loggers call the step; Lightning's count may lack one after a checkpoint that was taken at validation
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         if self._interval_is_over(trainer) or self._signals.save_requested:
             self._signals.save_requested = False
             self.save_last(trainer)
@@ -76,18 +79,21 @@ class CheckpointWriter(BoundaryCallback):
         self.save_last(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # both come between two steps, when nothing is half done
-        if isinstance(exception, StopRequested) or is_loader_failure(exception):
+        # all come between two steps, when nothing is half done; but data fail in one process, and saving takes all
+        data_fail = comes_from_loader(exception) or isinstance(exception, TooMuchDamage)
+        if isinstance(exception, StopRequested) or (data_fail and trainer.world_size == 1):
             self.save_last(trainer)
 
     def _interval_is_over(self, trainer: Trainer) -> bool:
         if trainer.global_step == self._saved_step:
             return False
         steps, minutes = self._config.every_n_steps, self._config.every_n_minutes
-        by_steps = steps is not None and trainer.global_step % steps == 0
-        by_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        # clocks differ between processes, and all must save together
-        return by_steps or (minutes is not None and trainer.strategy.reduce_boolean_decision(by_time, all=False))
+        if steps is not None and trainer.global_step % steps == 0:
+            return True
+        if minutes is None or not is_time_to_agree(trainer):
+            return False
+        by_time = time.monotonic() - self._saved_at >= 60 * minutes
+        return trainer.strategy.reduce_boolean_decision(by_time, all=False)  # clocks differ between processes
 
     # --- how ---------------------------------------------------------------------------------------------------------
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
+from callbacks.boundary import BoundaryCallback
 from config.errors import UserError
 from data.batch import SequenceBatch
+from modules.tolerance import append_line
 
 
-class DamageCounter(Callback):
+class TooMuchDamage(UserError):
+    """Raised at a safe place, between two steps or two validation batches."""
+
+
+class DamageCounter(BoundaryCallback):
     """Counts what the loader could not read. The frames came as zeros without labels, with the lane's state reset."""
 
     def __init__(self, log_file: Path, limit: int) -> None:
@@ -24,15 +30,20 @@ class DamageCounter(Callback):
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         self._note(trainer, batch)
+        self._check()
+
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check()
 
     def _note(self, trainer: Trainer, batch: SequenceBatch) -> None:
         for fault in batch.faults:
             self.count += 1
             print(f"damaged chunk skipped at step {trainer.global_step}: {fault}", flush=True)
-            with self._log_file.open("a") as file:
-                file.write(f"step {trainer.global_step}: {fault}\n")
+            append_line(self._log_file, f"step {trainer.global_step}: {fault}")
+
+    def _check(self) -> None:
         if self.count > self._limit:
-            raise UserError(
+            raise TooMuchDamage(
                 f"{self.count} damaged chunks, more than training.max_damaged_chunks={self._limit}. They stand in "
                 f"{self._log_file}: preprocess these sequences again, or raise the limit"
             )

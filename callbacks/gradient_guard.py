@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from config.errors import UserError
 from data.batch import SequenceBatch
+from modules.tolerance import append_line
 
 
 class GradientGuard(Callback):
@@ -79,8 +80,7 @@ class GradientGuard(Callback):
     def _write_down(self, trainer: Trainer, address: dict[str, Any]) -> None:
         self.skipped += 1
         print(f"step {address['step']}: loss or gradient not finite, step skipped ({self.skipped} so far)", flush=True)
-        with self._log_file.open("a") as file:
-            file.write(json.dumps({"rank": trainer.global_rank, **address}) + "\n")
+        append_line(self._log_file, json.dumps({"rank": trainer.global_rank, **address}))
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}

@@ -17,6 +17,11 @@ def is_loader_failure(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader ")
 
 
+def comes_from_loader(error: BaseException) -> bool:
+    """Whether it was raised while the main process waited for a batch; errors inside workers come out there, too."""
+    return is_loader_failure(error) or " in DataLoader worker process " in str(error)
+
+
 def explain_loader_failure(error: BaseException) -> str:
     """Return what happened and the remedy; stacks of a hanging loader go to stderr."""
     if "timed out" in str(error):
@@ -25,8 +30,9 @@ def explain_loader_failure(error: BaseException) -> str:
             f"{error}: no worker gave a batch in time (hardware.loader_timeout_s). Their stacks stand above. A slow or "
             "hanging disk is the usual reason; a greater hardware.loader_timeout_s waits longer"
         )
+    cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # it tells the signal
     return (
-        f"{error}. Workers are mostly killed because the machine ran out of memory: take fewer with "
+        f"{str(cause).rstrip('. ')}. Workers are mostly killed because the machine ran out of memory: take fewer with "
         "hardware.num_workers.train and .eval, or a smaller batch_size"
     )
 

@@ -26,6 +26,7 @@ from data.index import SplitIndex
 from modules.curves import draw_curves
 from modules.results import results_dict, write_confusion_matrix
 from modules.run_folder import RunFolder
+from modules.tolerance import failed_writes_are_told
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
 
@@ -139,7 +140,9 @@ class RunRecord(Callback):
             return
         metrics = pl_module.result.metrics
         self._history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **metrics})
-        write_confusion_matrix(pl_module.result.confusion, self._run.path / "confusion_matrix")
+        folder = self._run.path / "confusion_matrix"
+        with failed_writes_are_told(folder):
+            write_confusion_matrix(pl_module.result.confusion, folder)
         self._write(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -170,7 +173,9 @@ class RunRecord(Callback):
             **(results_dict(pl_module.result) if pl_module.result else {}),  # of the last validation
             "history": self._history,
         }
-        write_json(self._run.path / "results.json", content)
+        path = self._run.path / "results.json"
+        with failed_writes_are_told(path):
+            write_json(path, content)
         metrics = self._run.path / "metrics.csv"
         curves = draw_curves(metrics) if metrics.is_file() else None
         if curves is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.profilers import Profiler
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from callbacks.boundary import BoundaryCallback
 
@@ -36,21 +37,25 @@ class SignalHandling(BoundaryCallback):
 
     A handler may run between any two bytecodes, so it only takes a note. But while the main thread waits for the
     loader nothing is half done, and it may wait for long: there the handler raises at once (with one process only:
-    several must stop at the same step).
+    several must stop at the same step). Before training has begun there is nothing to save: the process ends at once.
+
+    A worker that dies is treated likewise. PyTorch's own handler raises wherever the main thread happens to be, and
+    without it the loader would find out only after hardware.loader_timeout_s.
     """
 
     def __init__(self) -> None:
         self.save_requested = False  # the checkpoint writer's cue
-        self.waiting_for_loader = False
+        self._waiting_for_loader = False
+        self._training = False
+        self._child_ended = False
         self._signum: int | None = None
         self._alone = True
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over the signals. Before training starts a stop signal ends the process at once."""
-        for signum in (*STOP_SIGNALS, signal.SIGUSR1):
+        for signum in (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGCHLD):
             self._previous.setdefault(signum, signal.getsignal(signum))
-            signal.signal(signum, self._handle)
+            signal.signal(signum, self._child_has_ended if signum == signal.SIGCHLD else self._handle)
 
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():
@@ -64,26 +69,43 @@ class SignalHandling(BoundaryCallback):
         if self._signum is not None and signum == signal.SIGINT:
             os._exit(128 + signum)  # the second Ctrl-C: the user does not want to wait
         self._signum = signum
-        if self.waiting_for_loader and self._alone:
+        if not self._training:
+            raise SystemExit(128 + signum)
+        if self._waiting_for_loader and self._alone:
             raise StopRequested(signum)
         name = signal.Signals(signum).name
         os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
 
+    def _child_has_ended(self, signum: int, frame: FrameType | None) -> None:
+        self._child_ended = True
+        if self._waiting_for_loader:
+            self._raise_if_a_worker_died()
+
+    def _raise_if_a_worker_died(self) -> None:
+        if self._child_ended:
+            self._child_ended = False
+            _error_if_any_worker_fails()  # a RuntimeError that names the worker and its signal
+
+    def enter_loader(self) -> None:
+        """The main thread begins to wait for the loader."""
+        self._waiting_for_loader = True
+        self._raise_if_a_worker_died()
+
+    def leave_loader(self) -> None:
+        self._waiting_for_loader = False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning has registered a SIGTERM handler of its own by now; ours must be the last
-        self.install()
+        self._training = True
         self._alone = trainer.world_size == 1
-        # PyTorch's loader raises from its SIGCHLD handler, in the middle of a step, when a worker dies. Without
-        # it the loader finds out when it next waits for that worker: then nothing is half done, and we can save.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.install()  # Lightning and the loader have registered handlers of their own by now; ours must be the last
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.install()
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._alone:
             self._raise_if(self._signum)
-        elif trainer.global_step % AGREE_EVERY_N_STEPS == 0:
+        elif is_time_to_agree(trainer):
             self._agree(pl_module)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -104,6 +126,11 @@ class SignalHandling(BoundaryCallback):
             raise StopRequested(signum)
 
 
+def is_time_to_agree(trainer: Trainer) -> bool:
+    """Whether the processes may ask each other something before this step."""
+    return trainer.world_size == 1 or trainer.global_step % AGREE_EVERY_N_STEPS == 0
+
+
 class LoaderWatch(Profiler):
     """Knows when the main thread waits for the loader, and for how long: Lightning announces it to its profiler."""
 
@@ -116,11 +143,11 @@ class LoaderWatch(Profiler):
     def start(self, action_name: str) -> None:
         if action_name.endswith("_next"):
             self._started = time.perf_counter()
-            self._signals.waiting_for_loader = True
+            self._signals.enter_loader()
 
     def stop(self, action_name: str) -> None:
         if action_name.endswith("_next"):
-            self._signals.waiting_for_loader = False
+            self._signals.leave_loader()
             self.waited_s += time.perf_counter() - self._started
 
     def take_waited_s(self) -> float:

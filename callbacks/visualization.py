@@ -17,6 +17,7 @@ from data.batch import SequenceBatch
 from modules.confusion_figure import draw_confusion_matrix
 from modules.drawing import PictureBoxes, draw_frame
 from modules.evaluation import EvaluationResult
+from modules.tolerance import failed_writes_are_told
 
 
 class DetectionPictures(Callback):
@@ -70,9 +71,10 @@ class DetectionPictures(Callback):
             return
         step = trainer.global_step
         folder = self._folder / f"step={step}" if trainer.state.fn == TrainerFn.FITTING else self._folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in self._pictures.items():
-            picture.save(folder / f"{name}.png")
+        with failed_writes_are_told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, picture in self._pictures.items():
+                picture.save(folder / f"{name}.png")
         _send_pictures(trainer, "pictures", self._pictures)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -115,8 +117,9 @@ def _send_pictures(trainer: Trainer, key: str, pictures: dict[str, Image.Image])
         if isinstance(logger, WandbLogger):
             logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
         elif isinstance(logger, TensorBoardLogger):
-            for name, picture in pictures.items():
-                logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
+            with failed_writes_are_told(f"{logger.log_dir}: {key}"):
+                for name, picture in pictures.items():
+                    logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
 
 
 def pictures_due(n_samples: int, batch_idx: int, num_batches: int) -> int:

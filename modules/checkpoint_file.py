@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         target = Path(path)
-        temporary = target.with_name(TEMPORARY_PREFIX + target.name)
+        temporary = target.with_name(f"{TEMPORARY_PREFIX}{target.name}.tmp")  # no *.ckpt: nobody shall find it
         self.error = None
         try:
             with temporary.open("wb") as file:
@@ -40,7 +42,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _sync_folder(target.parent)
         except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in a RuntimeError
             self.error = error
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that fails may fail here, too
+                temporary.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", **_: Any) -> dict[str, Any]:
         return torch.load(path, map_location=map_location, weights_only=True)
@@ -56,6 +59,11 @@ def _sync_folder(folder: Path) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, tensors mapped from the file. Raises UserError if it is not whole or not ours."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file")
+    if not zipfile.is_zipfile(path):
+        what = "is empty" if path.stat().st_size == 0 else "is cut short, or no checkpoint at all"
+        raise UserError(f"{path} {what}: cannot be read as a checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # zip, pickle and torch each have errors of their own for a broken file

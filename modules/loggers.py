@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from config.schema import Config
 from modules.run_folder import RunFolder
+from modules.tolerance import failed_writes_are_told
 
 WANDB_TIMEOUT_S = 15
 
@@ -20,13 +22,15 @@ WANDB_TIMEOUT_S = 15
 class MetricsCsv(Logger):
     """metrics.csv: one row per logged step, one column per metric, in the order in which they first came.
 
-    A resumed run goes on in the same file; rows of steps that it will do again are dropped.
+    A resumed run goes on in the same file; rows of steps that it will do again are dropped. While the disk is full rows
+    wait in memory.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self._columns: list[str] = []
+        self._waiting: list[dict[str, Any]] = []  # rows that the disk had no room for
 
     name = "csv"
     version = ""
@@ -36,28 +40,47 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": step, **metrics}
-        new = [name for name in row if name not in self._columns]
-        if new:
-            rows = self._read()
-            self._columns += new
-            self._write(rows)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        self._waiting.append({"step": step, **metrics})
+        with failed_writes_are_told(self.path):
+            self._write_waiting()
 
     @rank_zero_only
-    def forget_after(self, step: int) -> None:
-        """Drop the rows of steps later than the one that a resumed run starts from."""
+    def finalize(self, status: str) -> None:
+        with failed_writes_are_told(self.path):
+            self._write_waiting()
+
+    @rank_zero_only
+    def forget_from(self, step: int) -> None:
+        """Drop the rows of steps that a resumed run will do again: it has done `step` steps, 0 to step - 1."""
         if self.path.is_file():
             rows = self._read()
             self._columns = list(rows[0]) if rows else []
-            self._write([row for row in rows if int(row["step"]) <= step])
+            self._write([row for row in rows if int(row["step"]) < step])
+
+    def _write_waiting(self) -> None:
+        new = {name: None for row in self._waiting for name in row if name not in self._columns}
+        if new or not self.path.is_file():
+            rows, columns = self._read(), self._columns
+            self._columns = [*columns, *new]
+            try:
+                self._write(rows)
+            except OSError:
+                self._columns = columns
+                raise
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._waiting)
+        except OSError:
+            os.truncate(self.path, size)  # half a row would spoil the next one
+            raise
+        self._waiting.clear()
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
-            # a row that a kill cut short lacks its last columns
+            # a row that a crash of the machine cut short lacks its last columns
             return [row for row in csv.DictReader(file) if None not in row.values()]
 
     def _write(self, rows: list[dict[str, str]]) -> None:
@@ -69,18 +92,39 @@ class MetricsCsv(Logger):
         temporary.replace(self.path)
 
 
-class TolerantWandbLogger(WandbLogger):
-    """A WandB logger whose failures are told once and change nothing else."""
+class _Tolerant:
+    """A logger whose failures are told once and change nothing else."""
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
             action(*args, **kwargs)
-        except Exception as error:  # whatever WandB raises, training is worth more
-            rank_zero_warn(f"WandB: {type(error).__name__}: {error}. Training goes on; metrics.csv has everything.")
+        except Exception as error:  # whatever they raise, training is worth more
+            kind = type(self).__name__.removeprefix("Tolerant")
+            rank_zero_warn(f"{kind}: {type(error).__name__}: {error}. Training goes on; metrics.csv has everything.")
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._try(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        self._try(super().log_hyperparams, *args, **kwargs)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._try(super().save)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._try(super().finalize, status)
+
+
+class TolerantTensorBoardLogger(_Tolerant, TensorBoardLogger):
+    """TensorBoard's event files, if the disk takes them."""
+
+
+class TolerantWandbLogger(_Tolerant, WandbLogger):
+    """A WandB run, if there is a way to it."""
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
@@ -90,14 +134,6 @@ class TolerantWandbLogger(WandbLogger):
     def log_table(self, *args: Any, **kwargs: Any) -> None:
         self._try(super().log_table, *args, **kwargs)
 
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        self._try(super().log_hyperparams, *args, **kwargs)
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        self._try(super().finalize, status)
-
 
 def build_loggers(config: Config, run: RunFolder, resolved: dict[str, Any]) -> list[Logger]:
     """Return the loggers that `logger=` names, and metrics.csv."""
@@ -105,7 +141,7 @@ def build_loggers(config: Config, run: RunFolder, resolved: dict[str, Any]) -> l
     if "wandb" in config.loggers:
         loggers += _wandb_logger(config, run, resolved)
     if "tensorboard" in config.loggers:
-        loggers.append(TensorBoardLogger(run.path, name="tensorboard", version=""))
+        loggers.append(TolerantTensorBoardLogger(run.path, name="tensorboard", version=""))
     return loggers
 
 

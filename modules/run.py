@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, seed_everything
 
 from callbacks.loader_failures import explain_loader_failure, is_loader_failure, kill_workers
@@ -42,7 +43,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     signals = SignalHandling()
     signals.install()
     _prepare_process()
-    device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
+    device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
     if config.check:
         return _check(config, resolved, device, argv)
     run, checkpoint = _open_run(config)
@@ -53,12 +54,14 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
     if config.weights is not None:
         _load_weights(module, config.weights, config)
+    if checkpoint is not None:
+        check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
     check_disk_space(config, module)
     if is_first_process():
         write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
     trainer, writer = training_trainer(config, device, run, signals, resolved)
     if checkpoint is not None:
-        _forget_rows_after(read_checkpoint(checkpoint)["global_step"], trainer.loggers)
+        _forget_rows_from(read_checkpoint(checkpoint)["global_step"], trainer.loggers)
     status = 0
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
@@ -81,7 +84,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
 def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]) -> int:
     """Measure a checkpoint on the validation or test split; return the exit code."""
     _prepare_process()
-    device = decide_device(config.hardware.gpus, config.training.precision, count_gpus())
+    device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
     _say(*device.notes)
     data = EventDataModule(config)
     module = DetectionModule(config, resolved)
@@ -96,7 +99,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     loop = trainer.test if config.use_test_set else trainer.validate
     loop(module, datamodule=data, verbose=False)
     if is_first_process():
-        write_results(module.result, folder)
+        write_results(module.result, folder, checkpoint=str(config.checkpoint))
         print_validation_summary(module.result, folder)
     return 0
 
@@ -120,6 +123,10 @@ def _prepare_process() -> None:
     )  # the plan knows where
 
 
+def _available_gpus() -> int:
+    return min(count_gpus(), torch.cuda.device_count())  # the driver's may be more than torch can use
+
+
 def _say(*lines: str) -> None:
     if is_first_process():
         print("\n".join(lines), flush=True)
@@ -139,6 +146,8 @@ def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
         if config.resume is None:
             return [str(RunFolder.create(project).path), None]
         run, checkpoint = RunFolder.find(project, config.resume)
+        if checkpoint is not None:
+            read_checkpoint(checkpoint)
         return [str(run.path), str(checkpoint or newest_loadable(run.checkpoints))]
 
     path, checkpoint = share("RUN", decide)
@@ -162,10 +171,10 @@ def _with_seed(
     return config.model_copy(update={"reproduce": reproduce}), resolved
 
 
-def _forget_rows_after(step: int, loggers: list[Any]) -> None:
+def _forget_rows_from(step: int, loggers: list[Any]) -> None:
     for logger in loggers:
         if isinstance(logger, MetricsCsv):
-            logger.forget_after(step)
+            logger.forget_from(step)
 
 
 def _validation_folder(config: ValidationConfig) -> Path:

@@ -30,12 +30,12 @@ def test_metrics_that_come_later_get_a_column_of_their_own(tmp_path: Path) -> No
 
 def test_a_resumed_run_replaces_the_rows_of_steps_it_does_again(tmp_path: Path) -> None:
     first = MetricsCsv(tmp_path)
-    for step in range(5):
+    for step in range(6):
         first.log_metrics({"train/loss": float(step)}, step)
     with (tmp_path / "metrics.csv").open("a") as file:
-        file.write("5")  # the run was killed while it wrote
+        file.write("6")  # the run was killed while it wrote
     second = MetricsCsv(tmp_path)
-    second.forget_after(2)
+    second.forget_from(3)
     second.log_metrics({"train/loss": 30.0}, 3)
     assert [row["train/loss"] for row in rows(tmp_path)] == ["0.0", "1.0", "2.0", "30.0"]
 

@@ -1,0 +1,25 @@
+"""What may fail without ending a training: records, pictures and loggers are worth less than the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_warn
+
+
+@contextlib.contextmanager
+def failed_writes_are_told(what: object) -> Iterator[None]:
+    """Turn an OSError (a full disk, a folder that became read-only) into a warning; the same one is shown once."""
+    try:
+        yield
+    except OSError as error:
+        rank_zero_warn(f"{what} CANNOT BE WRITTEN: {os.strerror(error.errno or 0)}. Training goes on.")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a record of faults."""
+    with failed_writes_are_told(path), path.open("a") as file:
+        file.write(line + "\n")

@@ -1,0 +1,77 @@
+"""What is done to a program before it starts: slow, hanging and dying parts, at a known moment."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from data.dataset import ChunkDataset
+from modules.data import EventDataModule
+from modules.detection import DetectionModule
+
+LONG_S = 600.0
+
+
+def _before(owner: type, method: str, action: object) -> None:
+    original = getattr(owner, method)
+
+    def replaced(self: object, *args: object) -> object:
+        action(self, *args)
+        return original(self, *args)
+
+    setattr(owner, method, replaced)
+
+
+def sleep_at_the_start() -> None:
+    _before(EventDataModule, "__init__", lambda *_: (print("here", flush=True), time.sleep(LONG_S)))
+
+
+def sleep_in_step_3() -> None:
+    def sleep(module: DetectionModule, *_: object) -> None:
+        if module.global_step == 3:
+            print("here", flush=True)
+            time.sleep(LONG_S)
+
+    _before(DetectionModule, "training_step", sleep)
+
+
+def slow_validation() -> None:
+    _before(DetectionModule, "validation_step", lambda *_: time.sleep(1))
+
+
+def sleep_in_worker_after_three_batches() -> None:
+    calls = []
+
+    def sleep(*_: object) -> None:
+        calls.append(1)
+        if len(calls) > 3:
+            print("here", flush=True)
+            time.sleep(LONG_S)
+
+    _before(ChunkDataset, "__getitems__", sleep)
+
+
+def die_in_worker_after_three_batches() -> None:
+    calls = []
+
+    def die(*_: object) -> None:
+        calls.append(1)
+        if len(calls) > 3:
+            os.kill(os.getpid(), 9)
+
+    _before(ChunkDataset, "__getitems__", die)
+
+
+def raise_in_worker_after_three_batches() -> None:
+    calls = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        if len(calls) > 3:
+            raise MemoryError("no more memory")
+
+    _before(ChunkDataset, "__getitems__", fail)
+
+
+def steps_of_a_tenth_of_a_second() -> None:
+    _before(DetectionModule, "training_step", lambda *_: time.sleep(0.1))
