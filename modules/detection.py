@@ -16,7 +16,7 @@ from models.detector import Detector
 from modules.evaluation import Evaluation, EvaluationResult
 from modules.hidden_state import HiddenState
 from modules.optimizer import build_optimizer
-from modules.processes import gather_objects
+from modules.processes import broadcast_buffers, gather_objects
 
 
 class DetectionModule(LightningModule):
@@ -99,6 +99,8 @@ class DetectionModule(LightningModule):
     # --- validation and test -----------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
+        # each process has batch-norm statistics of its own batches; a checkpoint has those of the first
+        broadcast_buffers(self)
         self.eval_state.reset()
         self.evaluation.reset()
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed
 
 _PREFIX = "STREAMRVT_"
@@ -49,3 +50,10 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Give all processes the buffers of the first one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)

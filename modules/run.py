@@ -18,6 +18,7 @@ from callbacks.signals import SignalHandling, StopRequested
 from callbacks.visualization import DetectionPictures
 from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
+from data.checks import require_usable
 from models.pretrained import check_compatible, load_weights
 from modules.checkpoint_file import newest_loadable, read_checkpoint
 from modules.data import EventDataModule
@@ -50,6 +51,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config, resolved = _with_seed(config, resolved, checkpoint)
 
+    require_usable(config.dataset)
     data = EventDataModule(config)
     module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
     if config.weights is not None:
@@ -86,6 +88,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     _prepare_process()
     device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
     _say(*device.notes)
+    require_usable(config.dataset, splits=("test" if config.use_test_set else "val",))
     data = EventDataModule(config)
     module = DetectionModule(config, resolved)
     _load_weights(module, config.checkpoint, config)
@@ -106,6 +109,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
 
 def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: list[str]) -> int:
     _say(*device.notes)
+    require_usable(config.dataset)
     config, resolved = _with_seed(config, resolved, checkpoint=None)
     check_run(config, device, EventDataModule(config), DetectionModule(config, resolved), argv)
     return 0

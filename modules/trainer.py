@@ -82,7 +82,9 @@ def hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
     devices = list(device.indices) or local_world_size()
     count = len(device.indices) or local_world_size()
     backend = config.hardware.dist_backend if device.accelerator == "gpu" else "gloo"
-    strategy = DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True) if count > 1 else "auto"
+    # DDP would broadcast buffers in the first validation batch, which a process without sequences does not have
+    options = {"process_group_backend": backend, "gradient_as_bucket_view": True, "broadcast_buffers": False}
+    strategy = DDPStrategy(**options) if count > 1 else "auto"
     return {
         "accelerator": device.accelerator,
         "devices": devices,
