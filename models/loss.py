@@ -22,8 +22,14 @@ def detection_loss(
     its one-hot vector times the IoU; `l1_loss` is always 0, and `num_fg` tells foreground anchors per box. All in
     float32. Shapes do not depend on how many anchors are foreground: nothing here waits for the device.
     """
+    return assigned_losses(predictions, boxes, assign_anchors(predictions, boxes, box_image))
+
+
+def assigned_losses(
+    predictions: Predictions, boxes: Float[Tensor, "n 5"], assigned: Int64[Tensor, "k a"]
+) -> dict[str, Float[Tensor, ""]]:
+    """As `detection_loss`, with the box of every anchor given: its index, n for background."""
     num_boxes, num_classes = boxes.shape[0], predictions.class_logits.shape[2]
-    assigned = assign_anchors(predictions, boxes, box_image)
     foreground = assigned < num_boxes
     matched = torch.cat((boxes, boxes.new_zeros(1, 5)))[assigned]  # [k, a, 5]
     num_foreground = foreground.sum().clamp(min=1)
