@@ -13,7 +13,7 @@ from data.batch import SequenceBatch
 from modules.tolerance import append_line
 
 
-class TooMuchDamage(UserError):
+class TooMuchDamageError(UserError):
     """Raised at a safe place, between two steps or two validation batches."""
 
 
@@ -43,7 +43,7 @@ class DamageCounter(BoundaryCallback):
 
     def _check(self) -> None:
         if self.count > self._limit:
-            raise TooMuchDamage(
+            raise TooMuchDamageError(
                 f"{self.count} damaged chunks, more than training.max_damaged_chunks={self._limit}. They stand in "
                 f"{self._log_file}: preprocess these sequences again, or raise the limit"
             )

@@ -17,15 +17,13 @@ def is_loader_failure(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader ")
 
 
-def comes_from_loader(error: BaseException) -> bool:
-    """Whether it was raised while the main process waited for a batch; errors inside workers come out there, too."""
-    return is_loader_failure(error) or " in DataLoader worker process " in str(error)
+def is_timeout(error: BaseException) -> bool:
+    return is_loader_failure(error) and "timed out" in str(error)
 
 
 def explain_loader_failure(error: BaseException) -> str:
-    """Return what happened and the remedy; stacks of a hanging loader go to stderr."""
-    if "timed out" in str(error):
-        _dump_all_stacks()
+    """Return what happened and the remedy."""
+    if is_timeout(error):
         return (
             f"{error}: no worker gave a batch in time (hardware.loader_timeout_s). Their stacks stand above. A slow or "
             "hanging disk is the usual reason; a greater hardware.loader_timeout_s waits longer"
@@ -43,7 +41,8 @@ def kill_workers() -> None:
         child.kill()
 
 
-def _dump_all_stacks() -> None:
+def dump_all_stacks() -> None:
+    """Print where the main process and each worker are."""
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     for child in multiprocessing.active_children():
         print(f"--- worker {child.pid}", file=sys.stderr, flush=True)

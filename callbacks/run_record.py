@@ -179,7 +179,9 @@ class RunRecord(Callback):
         metrics = self._run.path / "metrics.csv"
         curves = draw_curves(metrics) if metrics.is_file() else None
         if curves is not None:
-            curves.save(self._run.path / "curves.png")
+            path = self._run.path / "curves.png"
+            with failed_writes_are_told(path):
+                curves.save(path)
 
     def _duration(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from types import FrameType
 from typing import Any
@@ -14,10 +15,12 @@ from pytorch_lightning.profilers import Profiler
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from callbacks.boundary import BoundaryCallback
+from callbacks.loader_failures import dump_all_stacks, is_timeout
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
 _NOTHING, _SAVE, _STOP = 0, 1, 2
+_DEATH_IS_KNOWN_AFTER_S = 1.0
 
 
 class StopRequested(Exception):  # noqa: N818 (no error: the user asked for it)
@@ -45,6 +48,7 @@ class SignalHandling(BoundaryCallback):
 
     def __init__(self) -> None:
         self.save_requested = False  # the checkpoint writer's cue
+        self.loader_error: Exception | None = None  # what ended the last wait for the loader
         self._waiting_for_loader = False
         self._training = False
         self._child_ended = False
@@ -84,7 +88,11 @@ class SignalHandling(BoundaryCallback):
     def _raise_if_a_worker_died(self) -> None:
         if self._child_ended:
             self._child_ended = False
-            _error_if_any_worker_fails()  # a RuntimeError that names the worker and its signal
+            try:
+                _error_if_any_worker_fails()
+            except RuntimeError as death:  # it names the worker and its signal
+                self.loader_error = death
+                raise
 
     def enter_loader(self) -> None:
         """The main thread begins to wait for the loader."""
@@ -92,7 +100,17 @@ class SignalHandling(BoundaryCallback):
         self._raise_if_a_worker_died()
 
     def leave_loader(self) -> None:
+        """The wait is over, by a batch, the end of the epoch or an error, which `loader_error` keeps."""
         self._waiting_for_loader = False
+        error = sys.exc_info()[1]
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+            return
+        self.loader_error = error
+        if is_timeout(error):
+            dump_all_stacks()
+        elif isinstance(error, EOFError | OSError):  # what a dead worker's batches give before its death is known
+            time.sleep(_DEATH_IS_KNOWN_AFTER_S)
+            self._raise_if_a_worker_died()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = True
@@ -147,8 +165,8 @@ class LoaderWatch(Profiler):
 
     def stop(self, action_name: str) -> None:
         if action_name.endswith("_next"):
-            self._signals.leave_loader()
             self.waited_s += time.perf_counter() - self._started
+            self._signals.leave_loader()
 
     def take_waited_s(self) -> float:
         """Return the seconds waited since the last call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 
@@ -75,3 +76,24 @@ def raise_in_worker_after_three_batches() -> None:
 
 def steps_of_a_tenth_of_a_second() -> None:
     _before(DetectionModule, "training_step", lambda *_: time.sleep(0.1))
+
+
+def slow_steps_without_roots_power() -> None:
+    """Root may write into any folder; take that from this process, and only that."""
+    steps_of_a_tenth_of_a_second()
+    dac_override, dac_read_search = 1, 2
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~(1 << dac_override | 1 << dac_read_search) & 0xFFFFFFFF  # of the effective ones
+    assert libc.capset(header, sets) == 0
+
+
+def not_finite_in_step_3_of_the_second_process() -> None:
+    original = DetectionModule.training_step
+
+    def training_step(module: DetectionModule, *args: object) -> object:
+        loss = original(module, *args)
+        return loss * float("nan") if module.global_step == 3 and module.global_rank == 1 else loss
+
+    DetectionModule.training_step = training_step

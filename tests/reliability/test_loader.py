@@ -1,0 +1,83 @@
+"""Workers that die, hang or fail, and damaged chunks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from modules.checkpoint_file import read_checkpoint
+from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
+from tests.reliability import faults
+from tests.reliability.conftest import Train
+from tests.runs import losses, run_folder
+
+
+def last_step(folder: Path) -> int:
+    (path,) = (folder / "checkpoints").glob("last_*")
+    return read_checkpoint(path)["global_step"]
+
+
+def test_a_worker_that_is_killed_is_named_and_the_run_is_saved(train: Train, tmp_path: Path) -> None:
+    program = train("hardware.num_workers.train=2")
+    program.wait_for_text("training: step")
+    folder = run_folder(tmp_path)
+    program.wait_for(lambda: (folder / "metrics.csv").is_file())
+    worker = program.workers()[0]
+    os.kill(worker, signal.SIGKILL)
+    assert program.exit_code() == 1, program.output()
+    assert f"worker (pid {worker}) is killed by signal: Killed" in program.output()
+    assert "out of memory" in program.output()
+    assert f"Go on with resume={folder.name}" in program.output()
+    assert last_step(folder) == len(losses(folder))
+
+
+def test_a_worker_that_dies_while_it_is_waited_for(train: Train, tmp_path: Path) -> None:
+    """hardware.loader_timeout_s is ten minutes here: the death itself must be seen."""
+    program = train("hardware.num_workers.train=1", prepare=faults.die_in_worker_after_three_batches)
+    assert program.exit_code() == 1, program.output()
+    assert "is killed by signal: Killed" in program.output()
+    assert last_step(run_folder(tmp_path)) in (2, 3)  # the death may be seen before the third batch is taken
+
+
+def test_a_hanging_worker_shows_its_stack(train: Train, tmp_path: Path) -> None:
+    program = train(
+        "hardware.num_workers.train=1",
+        "hardware.loader_timeout_s=10",
+        prepare=faults.sleep_in_worker_after_three_batches,
+    )
+    assert program.exit_code() == 1, program.output()
+    assert "DataLoader timed out after 10 seconds" in program.output()
+    assert "hardware.loader_timeout_s" in program.output()
+    assert "--- worker" in program.output()
+    assert "faults.py" in program.output().partition("--- worker")[2]  # where it sleeps
+    assert last_step(run_folder(tmp_path)) == 3
+
+
+def test_an_error_inside_a_worker_saves(train: Train, tmp_path: Path) -> None:
+    program = train("hardware.num_workers.train=1", prepare=faults.raise_in_worker_after_three_batches)
+    assert program.exit_code() == 1
+    assert "MemoryError: Caught MemoryError in DataLoader worker process 0" in program.output()
+    assert last_step(run_folder(tmp_path)) == 3
+
+
+def test_damaged_chunks_are_told_and_too_many_end_the_run(train: Train, tmp_path: Path, data_set: Path) -> None:
+    files = {split: data_set / split / "sequence_1" / REPRESENTATION / FRAMES_FILE for split in ("train", "val")}
+    for path in files.values():
+        damage_frame(path, 2)
+    options = ("validation.limit_val_batches=1.0", "validation.val_check_interval=4", "training.max_steps=8")
+    program = train(*options)
+    assert program.exit_code() == 0, program.output()
+    folder = run_folder(tmp_path)
+    written = (folder / "damaged_chunks.txt").read_text().splitlines()
+    assert len(written) >= 3
+    for path in files.values():
+        assert any(str(path) in line and "frame" in line for line in written)
+    assert len(losses(folder)) == 8
+    assert all(float(loss) > 0 for loss, *_ in losses(folder).values())
+
+    program = train(*options, "training.max_damaged_chunks=1", "wandb.project_name=strict")
+    assert program.exit_code() == 2
+    assert "2 damaged chunks, more than training.max_damaged_chunks=1" in program.output()
+    assert "Traceback" not in program.output()
+    last_step(run_folder(tmp_path, "strict"))
