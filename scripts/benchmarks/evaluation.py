@@ -1,43 +1,50 @@
-"""Time and memory of the evaluation against pycocotools: 5,000 frames of 200 predictions, 8 classes.
-
-    python scripts/benchmark_evaluation.py [--frames 5000] [--predictions 200]
-
-Each runs in a process of its own; AP must come out equal to the last digit.
-"""
+"""COCO AP of many predictions, by pycocotools and by ours; both must give the same figure to the last digit."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
 from modules.coco import accumulate
 from modules.frames import Boxes, Predictions
 from modules.matching import match
+from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, peak_mb
 
-NUM_CLASSES, BOXES_PER_FRAME = 8, 8
+NUM_CLASSES, BOXES_PER_FRAME, PREDICTIONS_PER_FRAME = 8, 8, 200
 
 
-def make_boxes(num_frames: int, num_predictions: int) -> tuple[Boxes, Predictions]:
+def evaluate(rounds: int, num_frames: int) -> list[Row]:
+    """Seconds and memory from boxes in arrays to AP."""
+    note = f"{num_frames:,} frames of {PREDICTIONS_PER_FRAME} predictions"
+    truth, found = make_boxes(num_frames)
+    assert ours(truth, found, num_frames) == pycocotools(truth, found, num_frames)
+    ways = {"ours": ours, "plain": pycocotools}
+    seconds = alternate({name: _timed(way, truth, found, num_frames) for name, way in ways.items()}, rounds)
+    megabytes = {}
+    for name, way in ways.items():
+        remote = Remote(megabytes_of, way, num_frames)
+        megabytes[name] = [remote()]
+        remote.close()
+    return [
+        Row("evaluation", "s", **seconds, target=">= 3 x", note=note),
+        Row("evaluation, memory", "MB", **megabytes),
+    ]
+
+
+def make_boxes(num_frames: int) -> tuple[Boxes, Predictions]:
     """Random boxes; a fifth of the predictions lie near one of them."""
     rng = np.random.default_rng(0)
     truth = rng.uniform(0, 500, (num_frames, BOXES_PER_FRAME, 4))
     truth[..., 2:] = rng.uniform(15, 120, truth[..., 2:].shape)
     truth_class = rng.integers(0, NUM_CLASSES, (num_frames, BOXES_PER_FRAME))
-    found = rng.uniform(0, 500, (num_frames, num_predictions, 4))
+    found = rng.uniform(0, 500, (num_frames, PREDICTIONS_PER_FRAME, 4))
     found[..., 2:] = rng.uniform(15, 120, found[..., 2:].shape)
-    found_class = rng.integers(0, NUM_CLASSES, (num_frames, num_predictions))
-    near = np.arange(num_predictions // 5) % BOXES_PER_FRAME
+    found_class = rng.integers(0, NUM_CLASSES, (num_frames, PREDICTIONS_PER_FRAME))
+    near = np.arange(PREDICTIONS_PER_FRAME // 5) % BOXES_PER_FRAME
     found[:, : len(near)] = np.maximum(truth[:, near] + rng.normal(0, 6, (num_frames, len(near), 4)), 1)
     found_class[:, : len(near)] = truth_class[:, near]
 
@@ -46,7 +53,7 @@ def make_boxes(num_frames: int, num_predictions: int) -> tuple[Boxes, Prediction
         flat = xywh.reshape(-1, 4).astype(np.float32)
         return {"frame": frame, "class_id": class_id.ravel().astype(np.int32), "xywh": flat}
 
-    objectness, confidence = rng.random((2, num_frames * num_predictions), dtype=np.float32)
+    objectness, confidence = rng.random((2, num_frames * PREDICTIONS_PER_FRAME), dtype=np.float32)
     return Boxes(**arrays(truth, truth_class)), Predictions(
         **arrays(found, found_class), objectness=objectness, class_confidence=confidence
     )
@@ -94,32 +101,17 @@ def pycocotools(truth: Boxes, found: Predictions, num_frames: int) -> float:
     return float(evaluation.stats[0])
 
 
-def measure(function: Callable[[Boxes, Predictions, int], float], num_frames: int, num_predictions: int) -> None:
-    truth, found = make_boxes(num_frames, num_predictions)
-    ours(*make_boxes(2, 2), 2)  # compiles
-    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    started = time.perf_counter()
-    ap = function(truth, found, num_frames)
-    seconds = time.perf_counter() - started
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{function.__name__:<12}{seconds:8.2f} s   peak {peak_mb:6.0f} MB (+{peak_mb - before_mb:.0f})   AP {ap!r}",
-        flush=True,
-    )
+def megabytes_of(way: Callable[[Boxes, Predictions, int], float], num_frames: int) -> Measure:
+    """In a process of its own."""
+    truth, found = make_boxes(num_frames)
+    way(*make_boxes(2), 2)  # imports and compiles
+    return lambda: peak_mb(lambda: way(truth, found, num_frames))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=5000)
-    parser.add_argument("--predictions", type=int, default=200)
-    arguments = parser.parse_args()
-    for function in (ours, pycocotools):
-        process = multiprocessing.get_context("spawn").Process(
-            target=measure, args=(function, arguments.frames, arguments.predictions)
-        )
-        process.start()
-        process.join()
+def _timed(way: Callable[[Boxes, Predictions, int], float], *arguments: object) -> Measure:
+    def measure() -> float:
+        started = time.perf_counter()
+        way(*arguments)
+        return time.perf_counter() - started
 
-
-if __name__ == "__main__":
-    main()
+    return measure

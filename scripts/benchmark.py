@@ -1,0 +1,196 @@
+"""Measure what this project is fast at, beside a plain rendition of the usual way (scripts/benchmarks/plain_*.py).
+
+python scripts/benchmark.py                        # everything that the table in the README shows: some minutes
+python scripts/benchmark.py train infer            # parts of it: train, infer, load, preprocess, evaluate, start
+python scripts/benchmark.py measures               # what each measure brings to training, alone and when taken away
+python scripts/benchmark.py growth                 # frames/s against frames a chunk, lanes, pixels, boxes, sequences
+python scripts/benchmark.py --device cuda          # every size of the network on a GPU, and the loader with 8 workers
+python scripts/benchmark.py train model.backbone.compile.enable=true     # any key of the config
+
+The plain way and ours take turns; a ratio is that of the medians, and "rounds" the least and largest of a round.
+Networks run in processes of their own, since an allocator's settings cannot be taken back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.benchmarks.measuring import Measure, Row, alternate, alternate_remotely, machine, markdown
+from scripts.benchmarks.network import (
+    CHECK_SIZE,
+    FAST,
+    OURS,
+    PLAIN,
+    Case,
+    Way,
+    megabytes_of_training,
+    seconds_of_inference,
+    seconds_of_training,
+)
+
+PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
+OTHERS = ("measures", "growth", "sizes")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work the parts do."""
+
+    rounds: int = 5
+    events_per_window: int = 300_000
+    windows: int = 20
+    frames: int = 2_000
+    workers: int = 8
+    own_processes: bool = True
+
+
+CHECK = Effort(rounds=2, events_per_window=5_000, windows=8, frames=50, workers=1, own_processes=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join((*PARTS, *OTHERS))}; or key=value")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, help="how often each takes its turn (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--check", action="store_true", help="tiny sizes, to see that everything runs")
+    options = parser.parse_args(arguments)
+    overrides = tuple(part for part in options.parts if "=" in part)
+    parts = [part for part in options.parts if "=" not in part] or (PARTS if options.device == "cpu" else ["sizes"])
+    if unknown := set(parts) - {*PARTS, *OTHERS}:
+        parser.error(f"{', '.join(sorted(unknown))}: no such part")
+    effort = CHECK if options.check else Effort()
+    effort = replace(effort, rounds=options.rounds or effort.rounds)
+    case = Case(options.device, (*overrides, *(CHECK_SIZE if options.check else ())))
+    if options.check:
+        case = replace(case, batch_size=2, length=2)
+    on = machine(options.device)
+    print(f"{on}\n", flush=True)
+    results: dict[str, Any] = {"machine": on, "command": " ".join(["python scripts/benchmark.py", *sys.argv[1:]])}
+    for part in parts:
+        results[part] = RUN[part](case, effort)
+        print(flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2))
+    return 0
+
+
+def train(case: Case, effort: Effort) -> list[Row]:
+    return [
+        _network("training step, float32", ">= 1.3 x", seconds_of_training, case, PLAIN, OURS, effort),
+        _network("training step, bfloat16", ">= 2.2 x", seconds_of_training, case, PLAIN, FAST, effort),
+        _memory(case, effort),
+    ]
+
+
+def infer(case: Case, effort: Effort) -> list[Row]:
+    case = replace(case, batch_size=1)
+    return [
+        _network("inference, float32", "", seconds_of_inference, case, PLAIN, OURS, effort),
+        _network("inference, bfloat16", ">= 1.8 x", seconds_of_inference, case, PLAIN, FAST, effort),
+    ]
+
+
+def _network(
+    name: str, target: str, make: Callable[[Case, Way], Measure], case: Case, plain: Way, ours: Way, effort: Effort
+) -> Row:
+    costs = _alternate(make, case, {"plain": plain, "ours": ours}, effort.rounds, effort)
+    return Row(name, "s", **costs, target=target, note=f"{case.model}, B = {case.batch_size}, L = {case.length}")
+
+
+def _alternate(
+    make: Callable[[Case, Way], Measure], case: Case, ways: dict[str, Way], rounds: int, effort: Effort
+) -> dict[str, list[float]]:
+    if not effort.own_processes:
+        return alternate({name: make(case, way) for name, way in ways.items()}, rounds)
+    return alternate_remotely({name: partial(way.remote, make, case) for name, way in ways.items()}, rounds)
+
+
+def _memory(case: Case, effort: Effort) -> Row:
+    """A new process for each figure: memory that was kept would not show a second time."""
+    costs: dict[str, list[float]] = {"plain": [], "ours": []}
+    for name, way in {"plain": OURS, "ours": replace(OURS, activation_checkpointing=True)}.items():
+        for _ in range(min(effort.rounds, 2)):
+            costs[name] += _alternate(megabytes_of_training, case, {name: way}, 1, effort)[name]
+    return Row("memory of a training step, with activation checkpointing", "MB", **costs, target=">= 2.5 x")
+
+
+def measures(case: Case, effort: Effort) -> list[Row]:
+    """Each measure alone, on top of the plain way; then all but it."""
+    flags = [name for name, wanted in asdict(FAST).items() if wanted != getattr(PLAIN, name)]
+    rows = []
+    for flag in flags:
+        alone = replace(PLAIN, **{flag: getattr(FAST, flag)})
+        rows.append(_network(f"{flag} alone", "", seconds_of_training, case, PLAIN, alone, effort))
+    for flag in flags:
+        without = replace(FAST, **{flag: getattr(PLAIN, flag)})
+        rows.append(_network(f"{flag}, on top of the rest", "", seconds_of_training, case, without, FAST, effort))
+    return rows
+
+
+def load(case: Case, effort: Effort) -> list[Row]:
+    from scripts.benchmarks import streams
+
+    return streams.load(effort.rounds, effort.events_per_window)
+
+
+def preprocess(case: Case, effort: Effort) -> list[Row]:
+    from scripts.benchmarks import streams
+
+    return streams.preprocess(effort.rounds, effort.events_per_window, effort.windows)
+
+
+def evaluate(case: Case, effort: Effort) -> list[Row]:
+    from scripts.benchmarks import evaluation
+
+    return evaluation.evaluate(effort.rounds, effort.frames)
+
+
+def start(case: Case, effort: Effort) -> list[Row]:
+    from scripts.benchmarks import start
+
+    return start.start(effort.rounds, [key for key in case.overrides if not key.startswith("dataset.")])
+
+
+def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort) -> list[dict[str, Any]]:
+    rows = part(case, effort)
+    print(markdown(rows), flush=True)
+    return [row.as_dict() for row in rows]
+
+
+def _growth(case: Case, effort: Effort) -> list[dict[str, str]]:
+    from scripts.benchmarks import growth
+
+    rows = growth.growth(replace(case, model="tiny"), min(effort.rounds, 3))
+    print("| what grows | to | figure |\n|---|---|---|")
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows), flush=True)
+    return [dict(zip(("what", "value", "figure"), row, strict=True)) for row in rows]
+
+
+def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
+    from scripts.benchmarks import sizes
+
+    results = sizes.sizes(case, effort.rounds)
+    loader = sizes.loader(effort.workers, 3 * effort.windows, effort.events_per_window)
+    print(sizes.markdown(results))
+    print(f"\nloader, {loader['workers']} workers: {loader['frames_per_s']:.0f} frames/s", flush=True)
+    return {"networks": [asdict(row) for row in results], "loader": loader}
+
+
+RUN: dict[str, Callable[[Case, Effort], Any]] = {
+    **{part.__name__: partial(_told, part) for part in (train, infer, load, preprocess, evaluate, start, measures)},
+    "growth": _growth,
+    "sizes": _sizes,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Training and inference steps, the plain way and ours, and any mixture of the two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from config.loading import load_train_config
+from config.schema import TrainConfig
+from models.detector import Detector, Features
+from models.loss import assigned_losses, detection_loss
+from models.lstm import LstmState
+from models.postprocess import decode, postprocess
+from modules.memory import keep_freed_memory
+from modules.optimizer import build_optimizer
+from scripts.benchmarks import plain_network
+from scripts.benchmarks.measuring import Measure, Remote, peak_mb
+
+WARM_UP_STEPS = 2
+DENSITY = 0.02  # of non-zero cells
+CHECK_SIZE = ("dataset.resolution_hw=[128,256]", "model.backbone.embed_dim=16", "model.backbone.partition_split_32=1",
+              "model.backbone.stage.attention.dim_head=8")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is done; as it stands, the plain way."""
+
+    keep_memory: bool = False  # the allocator's
+    sleeping_threads: bool = False  # OpenMP threads sleep while they wait
+    stage_major: bool = False  # a stage's convolutions and attention run on all frames at once
+    batch_assignment: bool = False  # SimOTA for all images at once
+    nms_in_step: bool = True
+    fused_optimizer: bool = False
+    bfloat16: bool = False
+    activation_checkpointing: bool = False
+
+    def remote(self, make: Callable[[Case, Way], Measure], case: Case) -> Remote:
+        """Measure in a new process."""
+        policy = {"OMP_WAIT_POLICY": "PASSIVE"} if self.sleeping_threads else {}
+        return Remote(make, case, self, environment=policy)
+
+
+PLAIN = Way()
+OURS = Way(True, True, True, True, False, True)
+FAST = replace(OURS, bfloat16=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is computed: network, frames and boxes."""
+
+    device: str = "cpu"
+    overrides: tuple[str, ...] = ()
+    model: str = "small"
+    batch_size: int = 6
+    length: int = 5
+    boxes_per_frame: int = 8
+
+    def config(self) -> TrainConfig:
+        common = ["dataset=gen4", "model=maxvit_yolox/default", f"+experiment/gen4={self.model}"]
+        return load_train_config([*common, f"dataset.path={Path.cwd()}", *self.overrides])
+
+    def detector(self, way: Way) -> Detector:
+        config = self.config()
+        torch.manual_seed(0)
+        detector = Detector(
+            config.model, config.dataset.num_classes, config.partition_size, way.activation_checkpointing
+        )
+        return detector.to(self.device)
+
+
+class Batch:
+    """Random frames, every second one labelled, as loaders give them: one tensor, or a tensor for each time."""
+
+    def __init__(self, case: Case) -> None:
+        dataset = case.config().dataset
+        height, width = dataset.frame_hw
+        generator = torch.Generator().manual_seed(0)
+
+        def random(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator)
+
+        shape = (case.length, case.batch_size, dataset.channels, height, width)
+        events = torch.randint(1, 4, shape, dtype=torch.uint8, generator=generator)
+        frames = torch.where(random(*shape) < DENSITY, events, 0)
+        time_and_lane = torch.arange(case.length)[:, None] + torch.arange(case.batch_size)
+        labelled = (time_and_lane % 2 == 0).flatten().nonzero()[:, 0]
+        count = len(labelled) * case.boxes_per_frame
+        class_id = torch.randint(dataset.num_classes, (count, 1), generator=generator)
+        centre = random(count, 2) * torch.tensor([width, height])
+        boxes = torch.cat((class_id, centre, 10 + random(count, 2) * min(height, width) / 4), dim=1)
+        self.frames, self.boxes = frames.to(case.device), boxes.to(case.device)
+        self.labelled = labelled.to(case.device)
+        self.box_image = torch.arange(len(labelled), device=case.device).repeat_interleave(case.boxes_per_frame)
+
+
+class Steps:
+    """Steps of one detector on one batch, the hidden state handed on from each to the next."""
+
+    def __init__(self, case: Case, way: Way) -> None:
+        if way.keep_memory:
+            keep_freed_memory()
+        self.case, self.way, self.detector = case, way, case.detector(way)
+        self.take(Batch(case))
+        self._autocast = torch.autocast(case.device, dtype=torch.bfloat16, enabled=way.bfloat16)
+        training = case.config().training
+        optimizer = build_optimizer(self.detector.parameters(), training, fused=way.fused_optimizer)
+        self._optimizer: torch.optim.Optimizer = optimizer["optimizer"]
+
+    def take(self, batch: Batch) -> None:
+        """Go on with another batch, from a hidden state of zeros."""
+        self.batch, self._frame_list = batch, list(batch.frames)
+        self._state: list[LstmState] | None = None
+
+    def train(self) -> Tensor:
+        """One step of training; the loss."""
+        with self._autocast:
+            losses = self._losses(self._encode())
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_value_(self.detector.parameters(), 1.0, foreach=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return losses["loss"]
+
+    def infer(self) -> list[Tensor]:
+        """One step of evaluation; the detections."""
+        with torch.inference_mode(), self._autocast:
+            return self.detector.detect(self._encode())
+
+    def _encode(self) -> Features:
+        if self.way.stage_major:
+            features, state = self.detector.encode(self.batch.frames, self._state)
+            selected = self.detector.select(features, self.batch.labelled)
+        else:
+            selected, state = plain_network.encode(self.detector, self._frame_list, self.batch.labelled, self._state)
+        self._state = [(hidden.detach(), cell.detach()) for hidden, cell in state]
+        return selected
+
+    def _losses(self, selected: Features) -> dict[str, Tensor]:
+        predictions, boxes, box_image = self.detector.predict(selected), self.batch.boxes, self.batch.box_image
+        if self.way.nms_in_step:
+            thresholds = self.detector.postprocess_config
+            with torch.no_grad():
+                postprocess(decode(predictions), thresholds.confidence_threshold, thresholds.nms_threshold)
+        with torch.autocast(self.case.device, enabled=False):
+            if self.way.batch_assignment:
+                return detection_loss(predictions, boxes, box_image)
+            assigned = plain_network.assign_anchors(predictions, boxes, box_image)
+            return assigned_losses(predictions, boxes, assigned)
+
+
+def seconds_of_training(case: Case, way: Way) -> Measure:
+    steps = Steps(case, way)
+    return _timed(steps.train, case.device)
+
+
+def seconds_of_inference(case: Case, way: Way) -> Measure:
+    steps = Steps(case, way)
+    steps.detector.eval()
+    return _timed(steps.infer, case.device)
+
+
+def megabytes_of_training(case: Case, way: Way) -> Measure:
+    """Most memory that a step takes beside weights, moments and the batch; to be measured once in a process."""
+    steps = Steps(replace(case, length=1, batch_size=1), way)
+    steps.train()  # moments, and what libraries take once and for all
+    steps.take(Batch(case))
+
+    return lambda: peak_mb(steps.train, case.device)
+
+
+def _timed(step: Callable[[], object], device: str) -> Measure:
+    def measure() -> float:
+        started = time.perf_counter()
+        step()
+        _wait(device)
+        return time.perf_counter() - started
+
+    for _ in range(WARM_UP_STEPS):
+        measure()
+    return measure
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

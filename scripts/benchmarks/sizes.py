@@ -1,0 +1,132 @@
+"""Every size of the network on one device: how fast, how near to the device's peak, and whether the loader keeps up."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from scripts.benchmarks.measuring import peak_mb
+from scripts.benchmarks.network import FAST, PLAIN, Case, Steps, Way, seconds_of_inference, seconds_of_training
+from scripts.benchmarks.recordings import prepare_data_set
+from scripts.benchmarks.streams import loader_rate
+
+FULL_RESOLUTION = "dataset.downsample_by_factor_2=false"
+PLAIN_BFLOAT16 = replace(PLAIN, bfloat16=True)
+PROFILED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """Figures of one network at one resolution, all in bfloat16."""
+
+    model: str
+    input_hw: tuple[int, int]
+    train_ms: float
+    plain_train_ms: float
+    train_frames_per_s: float
+    infer_frames_per_s: float
+    memory_mb: float  # of a training step, beside weights and moments
+    tflops: float  # of a training step
+    peak_share: float  # tflops over what a large matrix product reaches
+    idle_share: float | None  # of the GPU, in a training loop; None on a CPU
+
+    @property
+    def ratio(self) -> float:
+        return self.plain_train_ms / self.train_ms
+
+
+def sizes(case: Case, rounds: int, models: tuple[str, ...] = ("tiny", "small", "base")) -> list[Size]:
+    """tiny, small and base at half resolution, and base at full resolution."""
+    peak = matrix_peak_flops(case.device)
+    cases = [replace(case, model=model) for model in models]
+    cases.append(replace(cases[-1], overrides=(*case.overrides, FULL_RESOLUTION)))
+    return [_measure(each, rounds, peak) for each in cases]
+
+
+def matrix_peak_flops(device: str) -> float:
+    """Floating-point operations a second of a large bfloat16 matrix product."""
+    size = 8192 if device == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        started = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds)
+
+
+def loader(num_workers: int, num_windows: int, num_events: int) -> dict[str, Any]:
+    """Frames a second of a run's training loader at half resolution."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_data_set(Path(folder), num_recordings=6, num_windows=num_windows, events_per_window=num_events)
+        return {"workers": num_workers, "frames_per_s": loader_rate(Path(folder), num_workers)}
+
+
+def markdown(results: list[Size]) -> str:
+    lines = [
+        "| network | input | training | plain way | ratio | training | inference | memory | matrix peak | GPU idle |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        idle = "" if row.idle_share is None else f"{row.idle_share:.0%}"
+        lines.append(
+            f"| {row.model} | {row.input_hw[0]} x {row.input_hw[1]} | {row.train_ms:.1f} ms | "
+            f"{row.plain_train_ms:.1f} ms | {row.ratio:.2f} x | {row.train_frames_per_s:.0f} frames/s | "
+            f"{row.infer_frames_per_s:.0f} frames/s | {row.memory_mb:.0f} MB | {row.peak_share:.0%} | {idle} |"
+        )
+    return "\n".join(lines)
+
+
+def _measure(case: Case, rounds: int, peak: float) -> Size:
+    plain_s = _median(seconds_of_training, case, PLAIN_BFLOAT16, rounds)
+    train_s = _median(seconds_of_training, case, FAST, rounds)
+    infer_s = _median(seconds_of_inference, case, FAST, rounds)
+    steps, num_frames = Steps(case, FAST), case.batch_size * case.length
+    steps.train()
+    memory_mb = peak_mb(steps.train, case.device)
+    with FlopCounterMode(display=False) as counter:
+        steps.train()
+    flops = counter.get_total_flops() / train_s
+    return Size(
+        case.model,
+        case.config().input_hw,
+        train_s * 1e3,
+        plain_s * 1e3,
+        num_frames / train_s,
+        num_frames / infer_s,
+        memory_mb,
+        flops / 1e12,
+        flops / peak,
+        _idle_share(steps) if case.device == "cuda" else None,
+    )
+
+
+def _median(make: Any, case: Case, way: Way, rounds: int) -> float:
+    measure = make(case, way)
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def _idle_share(steps: Steps) -> float:
+    """Share of the time in which no kernel runs, of a loop that does not wait for its results."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(PROFILED_STEPS):
+        steps.train()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(PROFILED_STEPS):
+            steps.train()
+        torch.cuda.synchronize()
+    busy = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
+    return max(0.0, 1 - busy / seconds)

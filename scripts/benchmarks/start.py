@@ -1,0 +1,49 @@
+"""From the command to the first training step on a prepared data set, imports included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from scripts.benchmarks.measuring import Row
+from scripts.benchmarks.recordings import prepare_data_set
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [
+    "dataset=gen4",
+    "model=maxvit_yolox/default",
+    "+experiment/gen4=small",
+    "batch_size.train=6",
+    "hardware.num_workers.train=1",
+    "hardware.num_workers.eval=0",
+    "training.max_steps=1",
+    "validation.limit_val_batches=0",
+    "logging.train.log_every_n_steps=1",
+    "logger=csv",
+]
+
+
+def start(rounds: int, overrides: list[str]) -> list[Row]:
+    """Seconds until the first step's loss stands in metrics.csv."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_data_set(Path(folder), num_recordings=2, num_windows=30, events_per_window=50_000)
+        command = [sys.executable, "train.py", *COMMAND, f"dataset.path={folder}/data", *overrides]
+        seconds = [_first_step([*command, f"run_root={folder}/runs_{number}"]) for number in range(rounds)]
+    return [Row("time to the first step", "s", seconds, target="<= 10 s")]
+
+
+def _first_step(command: list[str]) -> float:
+    run_root = Path(command[-1].partition("=")[2])
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    seconds = None
+    while process.poll() is None:
+        if seconds is None and any(path.read_text().count("\n") > 1 for path in run_root.glob("*/*/metrics.csv")):
+            seconds = time.perf_counter() - started
+        time.sleep(0.02)
+    if process.returncode or seconds is None:
+        sys.exit(f"{' '.join(command)}\n{process.stdout.read()}")
+    return seconds
