@@ -119,6 +119,7 @@ def _prepare_process() -> None:
     keep_freed_memory()
     # Lightning's advertisements and notes on settings that are our own; its warnings stay
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck.*")
