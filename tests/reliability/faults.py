@@ -6,6 +6,7 @@ import ctypes
 import os
 import time
 
+from callbacks.checkpoint import CheckpointWriter
 from data.dataset import ChunkDataset
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
@@ -97,3 +98,7 @@ def not_finite_in_step_3_of_the_second_process() -> None:
         return loss * float("nan") if module.global_step == 3 and module.global_rank == 1 else loss
 
     DetectionModule.training_step = training_step
+
+
+def sleep_before_the_end() -> None:
+    _before(CheckpointWriter, "on_train_end", lambda *_: time.sleep(3))

@@ -1,0 +1,101 @@
+"""WandB fails in every way that it can here: training goes on at its pace, and metrics.csv has everything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.reliability import faults
+from tests.reliability.conftest import Train
+from tests.runs import losses, run_folder
+
+KEY = "0" * 40
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    """A WandB server that knows no key."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(401, "unauthorized")
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never answers, as behind a firewall that drops packets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def wandb_environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    kept = {name: "" for name in os.environ if name.startswith("WANDB")}
+    return {**kept, "HOME": str(tmp_path), "WANDB_MODE": "online", **more}
+
+
+def check_offline_run(train: Train, tmp_path: Path, limit_s: float, **environment: str) -> str:
+    started = time.monotonic()
+    program = train("logger=wandb", "training.max_steps=3", environment=wandb_environment(tmp_path, **environment))
+    assert program.exit_code() == 0, program.output()
+    assert time.monotonic() - started < limit_s, program.output()
+    folder = run_folder(tmp_path)
+    assert len(losses(folder)) == 3
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert f"logging offline. Later: wandb sync {folder}/wandb/offline-run-" in program.output()
+    assert "Traceback" not in program.output()
+    return program.output()
+
+
+def test_no_key(train: Train, tmp_path: Path) -> None:
+    assert "no WandB key" in check_offline_run(train, tmp_path, 60)
+
+
+def test_a_wrong_key(train: Train, tmp_path: Path, refusing_server: str) -> None:
+    output = check_offline_run(train, tmp_path, 90, WANDB_API_KEY=KEY, WANDB_BASE_URL=refusing_server)
+    assert "WandB cannot be reached" in output
+
+
+def test_no_way_to_the_server(train: Train, tmp_path: Path) -> None:
+    check_offline_run(train, tmp_path, 90, WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
+
+
+def test_a_server_that_never_answers(train: Train, tmp_path: Path, silent_server: str) -> None:
+    check_offline_run(train, tmp_path, 90, WANDB_API_KEY=KEY, WANDB_BASE_URL=silent_server)
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_its_process_is_killed(train: Train, tmp_path: Path, at_the_end: bool) -> None:
+    program = train(
+        "logger=wandb",
+        "training.max_steps=30",
+        environment=wandb_environment(tmp_path),
+        prepare=faults.sleep_before_the_end if at_the_end else faults.steps_of_a_tenth_of_a_second,
+    )
+    program.wait_for_text("training: step")
+    folder = run_folder(tmp_path)
+    program.wait_for(lambda: (folder / "metrics.csv").is_file() and len(losses(folder)) >= (30 if at_the_end else 3))
+    (core,) = (child for child in psutil.Process(program.pid).children(recursive=True) if "wandb-core" in child.name())
+    killed = time.monotonic()
+    core.send_signal(signal.SIGKILL)
+    assert program.exit_code() == 0, program.output()
+    assert time.monotonic() - killed < 60, program.output()
+    assert list(losses(folder)) == list(range(30))
