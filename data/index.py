@@ -125,6 +125,11 @@ _Entry = tuple[int, ndarray, ndarray, int]  # frames, label frames, class counts
 def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
     labels = read_labels(path, dataset)
     t_us = read_npy(path / "event_representations_v2" / dataset.ev_repr_name / "timestamps_us.npy")
+    if len(labels.frames) and labels.frames[-1] >= len(t_us):
+        raise UserError(
+            f"{path}: frame {labels.frames[-1]} has labels, but timestamps_us.npy has {len(t_us)} frames. Run "
+            "scripts/preprocess.py for this recording again"
+        )
     class_id = labels.boxes[:, 0].astype(np.int64)
     known = class_id < dataset.num_classes
     cell = labels.box_image[known] * dataset.num_classes + class_id[known]

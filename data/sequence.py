@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the Blosc filter of the frames files
@@ -180,21 +181,32 @@ def _scratch(frame_chw: tuple[int, int, int]) -> UInt8[ndarray, "c h w"]:
 
 
 def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
-    """All labels of a sequence folder as `Sequence.labels` gives them."""
+    """All labels of a sequence folder as `Sequence.labels` gives them.
+
+    Boxes that are not finite, of negative size or outside the frame are left out. Raises UserError where the files are
+    missing or damaged, or do not fit each other.
+    """
     boxes_path = path / "labels_v2" / "labels.npz"
-    frames = read_npy(path / "event_representations_v2" / dataset.ev_repr_name / "objframe_idx_2_repr_idx.npy")
+    frames_path = path / "event_representations_v2" / dataset.ev_repr_name / "objframe_idx_2_repr_idx.npy"
+    frames = read_npy(frames_path)
     try:
         with np.load(boxes_path) as content:
             raw, first_box = content["labels"], content["objframe_idx_2_label_idx"]
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"{boxes_path} is missing or damaged ({error}). {_REMEDY}") from error
     if len(frames) != len(first_box) or (len(first_box) and not first_box[-1] <= len(raw)):
         raise UserError(
             f"{boxes_path} has {len(first_box)} labelled frames, objframe_idx_2_repr_idx.npy {len(frames)}. {_REMEDY}"
         )
+    for source, numbers, least in ((frames_path, frames, 1), (boxes_path, first_box, 0)):
+        wrong = np.flatnonzero(np.diff(numbers.astype(np.int64), prepend=-1) < least)
+        if len(wrong):
+            raise UserError(f"{source}: the indices do not rise at row {wrong[0]}. {_REMEDY}")
     box_image = np.repeat(np.arange(len(first_box)), np.diff(np.append(first_box, len(raw))))
-    boxes = loaded_boxes(raw[len(raw) - len(box_image) :], dataset)
-    keep = (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
+    raw = raw[len(raw) - len(box_image) :]
+    boxes = loaded_boxes(raw, dataset)
+    is_finite = np.isfinite(raw["x"] + raw["y"] + raw["w"] + raw["h"])
+    keep = is_finite & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
     return Labels(frames.astype(np.int64), boxes[keep], box_image[keep])
 
 

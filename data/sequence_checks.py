@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int64
@@ -66,7 +67,7 @@ def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> S
     except UserError as error:
         facts.faults.append(Fault(path, str(error).removeprefix(f"{path}/"), ""))
         return facts
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         facts.faults.append(Fault(path / "labels_v2" / "labels.npz", f"missing or damaged ({error})", _AGAIN))
         return facts
     _check_frames(path, dataset, facts, num_samples)
