@@ -1,11 +1,13 @@
 # make demo   toy data, training, validation: everything once, in about a quarter of an hour on two cores
-# make test   all tests
+# make test   the tests
+# make test-all  with those that take minutes: fifty kills, torchrun, WandB's timeouts
+# make soak   ten minutes of training under random signals, kills, dying workers and damaged frames
 # make lint   the linter and the formatter's check
 
 PYTHON_3_11 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint
+.PHONY: help install demo test test-all soak lint
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -25,6 +27,12 @@ demo: install
 
 test: install
 	$(PYTHON) -m pytest -q
+
+test-all: install
+	$(PYTHON) -m pytest -q -m ""
+
+soak: install
+	$(PYTHON) scripts/soak.py minutes=$(or $(MINUTES),10)
 
 lint: install
 	$(PYTHON) -m ruff check .

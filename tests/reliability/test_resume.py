@@ -78,9 +78,9 @@ def test_bad_checkpoints_get_one_line_each(train: Train, data_set: Path, tmp_pat
             path.write_bytes(what)
         else:
             torch.save(what, path)
-        for use in ("resume", "weights"):
-            output = finished(train(f"{use}={path}", "training.max_steps=3"), 2)
-            message = output.partition("train.py: ")[2]
+        for key, script in (("resume", "train.py"), ("weights", "train.py"), ("checkpoint", "validation.py")):
+            output = finished(train(f"{key}={path}", "training.max_steps=3", script=script), 2)
+            message = output.partition(f"{script}: ")[2]
             assert message.startswith(str(path)), output
             assert message.count("\n") == 1, output
             assert "Traceback" not in output

@@ -74,15 +74,17 @@ def test_a_wrong_key(train: Train, tmp_path: Path, refusing_server: str) -> None
     assert "WandB cannot be reached" in output
 
 
+@pytest.mark.slow
 def test_no_way_to_the_server(train: Train, tmp_path: Path) -> None:
     check_offline_run(train, tmp_path, 90, WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers(train: Train, tmp_path: Path, silent_server: str) -> None:
     check_offline_run(train, tmp_path, 90, WANDB_API_KEY=KEY, WANDB_BASE_URL=silent_server)
 
 
-@pytest.mark.parametrize("at_the_end", [False, True])
+@pytest.mark.parametrize("at_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_its_process_is_killed(train: Train, tmp_path: Path, at_the_end: bool) -> None:
     program = train(
         "logger=wandb",
