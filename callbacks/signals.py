@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.profilers import Profiler
+from torch.utils.data import dataloader
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from callbacks.boundary import BoundaryCallback
@@ -82,7 +83,7 @@ class SignalHandling(BoundaryCallback):
 
     def _child_has_ended(self, signum: int, frame: FrameType | None) -> None:
         self._child_ended = True
-        if self._waiting_for_loader:
+        if self._waiting_for_loader or _is_inside_the_loader(frame):  # between epochs it waits unannounced
             self._raise_if_a_worker_died()
 
     def _raise_if_a_worker_died(self) -> None:
@@ -142,6 +143,12 @@ class SignalHandling(BoundaryCallback):
     def _raise_if(signum: int | None) -> None:
         if signum:
             raise StopRequested(signum)
+
+
+def _is_inside_the_loader(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != dataloader.__file__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def is_time_to_agree(trainer: Trainer) -> bool:

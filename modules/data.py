@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from config.errors import UserError
 from config.schema import Config
@@ -111,7 +112,7 @@ class EventDataModule(LightningDataModule):
             *self._config.dataset.frame_hw,
         )
         _check_shared_memory(num_workers * _PREFETCH * math.prod(frames_shape), split)
-        return DataLoader(
+        return _Loader(
             ChunkDataset(self.index(split), self._config.dataset),
             batch_sampler=sampler,
             num_workers=num_workers,
@@ -147,6 +148,14 @@ class EventDataModule(LightningDataModule):
             stacklevel=2,
         )
         return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
+
+
+class _Loader(DataLoader):
+    """Notices before each pass that a worker has died since the last one, where PyTorch's would wait for it."""
+
+    def __iter__(self) -> Any:
+        _error_if_any_worker_fails()
+        return super().__iter__()
 
 
 def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> TrainingPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import time
 
@@ -35,6 +36,16 @@ def sleep_in_step_3() -> None:
             time.sleep(LONG_S)
 
     _before(DetectionModule, "training_step", sleep)
+
+
+def kill_children_in_step_7() -> None:
+    def kill(module: DetectionModule, *_: object) -> None:
+        if module.global_step == 7:
+            for child in multiprocessing.active_children():
+                child.kill()
+            time.sleep(0.5)
+
+    _before(DetectionModule, "training_step", kill)
 
 
 def slow_validation() -> None:

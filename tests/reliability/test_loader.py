@@ -40,6 +40,19 @@ def test_a_worker_that_dies_while_it_is_waited_for(train: Train, tmp_path: Path)
     assert last_step(run_folder(tmp_path)) in (2, 3)  # the death may be seen before the third batch is taken
 
 
+def test_an_idle_worker_that_dies_is_found_before_it_is_waited_for(train: Train, tmp_path: Path) -> None:
+    """The one for validation, in the step before a validation."""
+    program = train(
+        "hardware.num_workers.eval=1",
+        "validation.limit_val_batches=1.0",
+        "validation.val_check_interval=4",
+        prepare=faults.kill_children_in_step_7,
+    )
+    assert program.exit_code() == 1, program.output()
+    assert "is killed by signal: Killed" in program.output()
+    assert last_step(run_folder(tmp_path)) == 4
+
+
 def test_a_hanging_worker_shows_its_stack(train: Train, tmp_path: Path) -> None:
     program = train(
         "hardware.num_workers.train=1",
