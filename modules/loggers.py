@@ -127,6 +127,13 @@ class TolerantWandbLogger(_Tolerant, WandbLogger):
     """A WandB run, if there is a way to it."""
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        import wandb
+
+        super().finalize(status)
+        self._try(wandb.teardown, 0 if status == "success" else 1)  # else it fails at exit, with a traceback
+
+    @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         self._try(super().log_image, key, images, step, **kwargs)
 

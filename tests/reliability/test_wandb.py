@@ -101,3 +101,5 @@ def test_its_process_is_killed(train: Train, tmp_path: Path, at_the_end: bool) -
     assert program.exit_code() == 0, program.output()
     assert time.monotonic() - killed < 60, program.output()
     assert list(losses(folder)) == list(range(30))
+    assert "Traceback" not in program.output()
+    assert "Training goes on; metrics.csv has everything" in program.output()
