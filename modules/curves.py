@@ -11,7 +11,7 @@ from PIL import Image
 
 from modules.confusion_figure import figure_to_image
 
-_SMOOTHED_OVER = 25  # logged rows
+_SMOOTHED_OVER = 25  # logged values, at most
 
 
 def draw_curves(metrics_csv: Path) -> Image.Image | None:
@@ -23,7 +23,8 @@ def draw_curves(metrics_csv: Path) -> Image.Image | None:
     figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[5, 3, 5])
     left.plot(steps, loss, color="#b8c4d6", linewidth=0.8, label="logged")
-    left.plot(steps, _smooth(loss), color="#1f4e8c", linewidth=1.6, label=f"mean of {_SMOOTHED_OVER} rows")
+    rows = min(_SMOOTHED_OVER, max(1, len(loss) // 10))
+    left.plot(steps, _smooth(loss, rows), color="#1f4e8c", linewidth=1.6, label=f"mean of {rows} logged values")
     left.set(title="train/loss", xlabel="step", yscale="log")
     left.legend(frameon=False)
     middle.plot(*columns["lr"], color="#777777")
@@ -49,9 +50,9 @@ def _columns(metrics_csv: Path, names: tuple[str, ...]) -> dict[str, tuple[list[
     return columns
 
 
-def _smooth(values: list[float]) -> np.ndarray:
+def _smooth(values: list[float], rows: int) -> np.ndarray:
     """Running mean over what lies behind."""
     sums = np.cumsum([0.0, *np.nan_to_num(values)])
     ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - _SMOOTHED_OVER, 0)
+    starts = np.maximum(ends - rows, 0)
     return (sums[ends] - sums[starts]) / (ends - starts)
