@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.boundary import BoundaryCallback
 from callbacks.faults import TooMuchDamageError
+from callbacks.loader_failures import kill_workers
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import UserError
 from config.schema import CheckpointConfig
@@ -82,6 +83,7 @@ class CheckpointWriter(BoundaryCallback):
         data_fail = exception is self._signals.loader_error or isinstance(exception, TooMuchDamageError)
         if isinstance(exception, StopRequested) or (data_fail and trainer.world_size == 1):
             self.save_last(trainer)
+        kill_workers()  # the loader's own farewell waits seconds for each that hangs
 
     def _interval_is_over(self, trainer: Trainer) -> bool:
         if trainer.global_step == self._saved_step:

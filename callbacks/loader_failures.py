@@ -37,6 +37,7 @@ def explain_loader_failure(error: BaseException) -> str:
 
 def kill_workers() -> None:
     """End what is left of the workers: they ignore the signals that stop a run, and a hanging one would never leave."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # these deaths are no failures
     for child in multiprocessing.active_children():
         child.kill()
 
