@@ -119,6 +119,8 @@ def _prepare_process() -> None:
     keep_freed_memory()
     # Lightning's advertisements and notes on settings that are our own; its warnings stay
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # the documented commands ask for workers by the machine that they were written for
+    warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
