@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import sys
 
 
 def prepare_worker(worker_id: int) -> None:
@@ -14,4 +15,4 @@ def prepare_worker(worker_id: int) -> None:
     """
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
-    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
