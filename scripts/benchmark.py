@@ -45,7 +45,7 @@ OTHERS = ("measures", "growth", "sizes")
 class Effort:
     """How much work the parts do."""
 
-    rounds: int = 5
+    rounds: int = 3
     events_per_window: int = 300_000
     windows: int = 20
     frames: int = 2_000
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join((*PARTS, *OTHERS))}; or key=value")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, help="how often each takes its turn (5)")
+    parser.add_argument("--rounds", type=int, help="how often each takes its turn (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--check", action="store_true", help="tiny sizes, to see that everything runs")
     options = parser.parse_args(arguments)
@@ -85,56 +85,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(case: Case, effort: Effort) -> list[Row]:
-    return [
-        _network("training step, float32", ">= 1.3 x", seconds_of_training, case, PLAIN, OURS, effort),
-        _network("training step, bfloat16", ">= 2.2 x", seconds_of_training, case, PLAIN, FAST, effort),
-        _memory(case, effort),
+    costs = _alternate(seconds_of_training, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort)
+    rows = [
+        Row(f"training step, {name}", "s", costs[name], costs["plain"], target, case.description)
+        for name, target in (("float32", ">= 1.3 x"), ("bfloat16", ">= 2.2 x"))
     ]
+    checkpointing = replace(OURS, activation_checkpointing=True)
+    memory = _alternate(megabytes_of_training, case, {"plain": OURS, "ours": checkpointing}, effort, repeats=1)
+    what = "memory of a training step, without and with activation checkpointing"
+    return [*rows, Row(what, "MB", **memory, target=">= 2.5 x", note=case.description)]
 
 
 def infer(case: Case, effort: Effort) -> list[Row]:
     case = replace(case, batch_size=1)
+    costs = _alternate(
+        seconds_of_inference, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort, repeats=5
+    )
     return [
-        _network("inference, float32", "", seconds_of_inference, case, PLAIN, OURS, effort),
-        _network("inference, bfloat16", ">= 1.8 x", seconds_of_inference, case, PLAIN, FAST, effort),
+        Row(f"inference, {name}", "s", costs[name], costs["plain"], target, case.description)
+        for name, target in (("float32", ""), ("bfloat16", ">= 1.8 x"))
     ]
 
 
-def _network(
-    name: str, target: str, make: Callable[[Case, Way], Measure], case: Case, plain: Way, ours: Way, effort: Effort
-) -> Row:
-    costs = _alternate(make, case, {"plain": plain, "ours": ours}, effort.rounds, effort)
-    return Row(name, "s", **costs, target=target, note=f"{case.model}, B = {case.batch_size}, L = {case.length}")
+def measures(case: Case, effort: Effort) -> list[Row]:
+    """Each measure alone, on top of the plain way; then what its absence costs."""
+    case = replace(case, batch_size=min(case.batch_size, 2))
+    flags = [name for name, wanted in asdict(FAST).items() if wanted != getattr(PLAIN, name)]
+    alone = {flag: replace(PLAIN, **{flag: getattr(FAST, flag)}) for flag in flags}
+    costs = _alternate(seconds_of_training, case, {"plain": PLAIN, **alone}, effort)
+    rows = [Row(f"{flag} alone", "s", costs[flag], costs["plain"], note=case.description) for flag in flags]
+    without = {flag: replace(FAST, **{flag: getattr(PLAIN, flag)}) for flag in flags}
+    costs = _alternate(seconds_of_training, case, {"all": FAST, **without}, effort)
+    return rows + [
+        Row(f"{flag}, the last of all", "s", costs["all"], costs[flag], note=case.description) for flag in flags
+    ]
 
 
 def _alternate(
-    make: Callable[[Case, Way], Measure], case: Case, ways: dict[str, Way], rounds: int, effort: Effort
+    make: Callable[[Case, Way], Measure], case: Case, ways: dict[str, Way], effort: Effort, repeats: int = 2
 ) -> dict[str, list[float]]:
     if not effort.own_processes:
-        return alternate({name: make(case, way) for name, way in ways.items()}, rounds)
-    return alternate_remotely({name: partial(way.remote, make, case) for name, way in ways.items()}, rounds)
-
-
-def _memory(case: Case, effort: Effort) -> Row:
-    """A new process for each figure: memory that was kept would not show a second time."""
-    costs: dict[str, list[float]] = {"plain": [], "ours": []}
-    for name, way in {"plain": OURS, "ours": replace(OURS, activation_checkpointing=True)}.items():
-        for _ in range(min(effort.rounds, 2)):
-            costs[name] += _alternate(megabytes_of_training, case, {name: way}, 1, effort)[name]
-    return Row("memory of a training step, with activation checkpointing", "MB", **costs, target=">= 2.5 x")
-
-
-def measures(case: Case, effort: Effort) -> list[Row]:
-    """Each measure alone, on top of the plain way; then all but it."""
-    flags = [name for name, wanted in asdict(FAST).items() if wanted != getattr(PLAIN, name)]
-    rows = []
-    for flag in flags:
-        alone = replace(PLAIN, **{flag: getattr(FAST, flag)})
-        rows.append(_network(f"{flag} alone", "", seconds_of_training, case, PLAIN, alone, effort))
-    for flag in flags:
-        without = replace(FAST, **{flag: getattr(PLAIN, flag)})
-        rows.append(_network(f"{flag}, on top of the rest", "", seconds_of_training, case, without, FAST, effort))
-    return rows
+        return alternate({name: make(case, way) for name, way in ways.items()}, effort.rounds)
+    makers = {name: partial(way.remote, make, case) for name, way in ways.items()}
+    return alternate_remotely(makers, effort.rounds, repeats)
 
 
 def load(case: Case, effort: Effort) -> list[Row]:

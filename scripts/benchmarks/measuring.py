@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,14 @@ class Remote:
         self._process.join()
 
 
-def alternate_remotely(makers: dict[str, Callable[[], Remote]], rounds: int) -> dict[str, list[float]]:
-    """As `alternate`; the processes live as long as it takes."""
-    with contextlib.ExitStack() as stack:
-        remotes = {name: make() for name, make in makers.items()}
-        for remote in remotes.values():
-            stack.callback(remote.close)
-        return alternate(remotes, rounds)
+def alternate_remotely(makers: dict[str, Callable[[], Remote]], rounds: int, repeats: int) -> dict[str, list[float]]:
+    """As `alternate`, in a new process each time: two at once may not find room. A cost is the median of `repeats`."""
+
+    def visit(make: Callable[[], Remote]) -> float:
+        with contextlib.closing(make()) as remote:
+            return statistics.median(remote() for _ in range(repeats))
+
+    return alternate({name: partial(visit, make) for name, make in makers.items()}, rounds)
 
 
 def peak_mb(function: Callable[[], object], device: str = "cpu") -> float:

@@ -21,7 +21,7 @@ from modules.optimizer import build_optimizer
 from scripts.benchmarks import plain_network
 from scripts.benchmarks.measuring import Measure, Remote, peak_mb
 
-WARM_UP_STEPS = 2
+WARM_UP_STEPS = {"cpu": 1, "cuda": 5}
 DENSITY = 0.02  # of non-zero cells
 CHECK_SIZE = ("dataset.resolution_hw=[128,256]", "model.backbone.embed_dim=16", "model.backbone.partition_split_32=1",
               "model.backbone.stage.attention.dim_head=8")  # fmt: skip
@@ -35,7 +35,7 @@ class Way:
     sleeping_threads: bool = False  # OpenMP threads sleep while they wait
     stage_major: bool = False  # a stage's convolutions and attention run on all frames at once
     batch_assignment: bool = False  # SimOTA for all images at once
-    nms_in_step: bool = True
+    without_nms: bool = False
     fused_optimizer: bool = False
     bfloat16: bool = False
     activation_checkpointing: bool = False
@@ -47,7 +47,7 @@ class Way:
 
 
 PLAIN = Way()
-OURS = Way(True, True, True, True, False, True)
+OURS = Way(True, True, True, True, True, True)
 FAST = replace(OURS, bfloat16=True)
 
 
@@ -61,6 +61,10 @@ class Case:
     batch_size: int = 6
     length: int = 5
     boxes_per_frame: int = 8
+
+    @property
+    def description(self) -> str:
+        return f"{self.model}, B = {self.batch_size}, L = {self.length}"
 
     def config(self) -> TrainConfig:
         common = ["dataset=gen4", "model=maxvit_yolox/default", f"+experiment/gen4={self.model}"]
@@ -144,7 +148,7 @@ class Steps:
 
     def _losses(self, selected: Features) -> dict[str, Tensor]:
         predictions, boxes, box_image = self.detector.predict(selected), self.batch.boxes, self.batch.box_image
-        if self.way.nms_in_step:
+        if not self.way.without_nms:
             thresholds = self.detector.postprocess_config
             with torch.no_grad():
                 postprocess(decode(predictions), thresholds.confidence_threshold, thresholds.nms_threshold)
@@ -182,7 +186,7 @@ def _timed(step: Callable[[], object], device: str) -> Measure:
         _wait(device)
         return time.perf_counter() - started
 
-    for _ in range(WARM_UP_STEPS):
+    for _ in range(WARM_UP_STEPS[device]):
         measure()
     return measure
 

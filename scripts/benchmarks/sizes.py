@@ -46,6 +46,7 @@ class Size:
 def sizes(case: Case, rounds: int, models: tuple[str, ...] = ("tiny", "small", "base")) -> list[Size]:
     """tiny, small and base at half resolution, and base at full resolution."""
     peak = matrix_peak_flops(case.device)
+    rounds = rounds if case.device == "cpu" else 5 * rounds  # steps of milliseconds
     cases = [replace(case, model=model) for model in models]
     cases.append(replace(cases[-1], overrides=(*case.overrides, FULL_RESOLUTION)))
     return [_measure(each, rounds, peak) for each in cases]
