@@ -11,10 +11,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.boundary import BoundaryCallback
 from callbacks.faults import TooMuchDamageError
-from callbacks.loader_failures import kill_workers
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import UserError
 from config.schema import CheckpointConfig
+from data.workers import kill_workers
 from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO, step_of
 
 MONITOR = "AP"

@@ -35,13 +35,6 @@ def explain_loader_failure(error: BaseException) -> str:
     )
 
 
-def kill_workers() -> None:
-    """End what is left of the workers: they ignore the signals that stop a run, and a hanging one would never leave."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # these deaths are no failures
-    for child in multiprocessing.active_children():
-        child.kill()
-
-
 def dump_all_stacks() -> None:
     """Print where the main process and each worker are."""
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)

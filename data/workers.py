@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
+import multiprocessing
 import signal
 import sys
 
@@ -16,3 +18,14 @@ def prepare_worker(worker_id: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+
+
+def kill_workers() -> None:
+    """End what is left of the workers: they ignore the signals that stop a run, and a hanging one would never leave."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # these deaths are no failures
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+# At exit Python sends its children SIGTERM, which they ignore, and waits for them; this comes first.
+atexit.register(kill_workers)

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, seed_everything
 
-from callbacks.loader_failures import explain_loader_failure, is_loader_failure, kill_workers
+from callbacks.loader_failures import explain_loader_failure, is_loader_failure
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested
 from callbacks.visualization import DetectionPictures
 from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks import require_usable
+from data.workers import kill_workers
 from models.pretrained import check_compatible, load_weights
 from modules.checkpoint_file import newest_loadable, read_checkpoint
 from modules.data import EventDataModule
