@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import multiprocessing
 import signal
 import sys
+from collections.abc import Iterator
+
+_MAIN_PROCESS_ONLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Start workers in here: a signal that comes before `prepare_worker` has run would end them with a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _MAIN_PROCESS_ONLY)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def prepare_worker(worker_id: int) -> None:
@@ -15,8 +29,9 @@ def prepare_worker(worker_id: int) -> None:
     A signal to the process group (Ctrl-C, `screen -X quit`, a batch system's end) reaches workers too; if they died
     of it, the main process could not finish its step and save.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for signum in _MAIN_PROCESS_ONLY:
         signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_ONLY)
     faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
 
 

@@ -21,7 +21,7 @@ from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index
 from data.plan import ChunkRead, EvaluationPlan, TrainingPlan
-from data.workers import prepare_worker
+from data.workers import prepare_worker, signals_held_back
 
 Split = Literal["train", "val", "test"]
 _PREFETCH = 2  # batches that each worker reads ahead
@@ -155,7 +155,8 @@ class _Loader(DataLoader):
 
     def __iter__(self) -> Any:
         _error_if_any_worker_fails()
-        return super().__iter__()
+        with signals_held_back():
+            return super().__iter__()
 
 
 def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> TrainingPlan:
