@@ -18,9 +18,8 @@ from modules.evaluation import Evaluation, EvaluationResult, matches_of
 from modules.protocol import apply_box_filter
 from tests.evaluations import CAR, ELSEWHERE, HIT, SETTINGS, add, boxes_of, found, result_of
 
-GOLDEN = dict(
-    np.load(Path(__file__).parent / "golden" / "evaluation.npz")
-)  # read here: forked processes would share the open file and its position
+# read whole: forked processes would share an open file and its position
+GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "evaluation.npz"))
 CASES = {  # name: (boxes, data set, number of classes)
     "A_gen1": ("A_gen1", "gen1", 2),
     "B_gen4_ds2": ("B_gen4_ds2", "gen4", 3),
