@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from scripts.benchmarks.network import (
     seconds_of_inference,
     seconds_of_training,
 )
+from scripts.benchmarks.recordings import Scene
 
 PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
 OTHERS = ("measures", "growth", "sizes")
@@ -46,14 +47,13 @@ class Effort:
     """How much work the parts do."""
 
     rounds: int = 3
-    events_per_window: int = 300_000
-    windows: int = 20
-    frames: int = 2_000
+    scene: Scene = field(default_factory=Scene)
+    frames: int = 2_000  # to evaluate
     workers: int = 8
     own_processes: bool = True
 
 
-CHECK = Effort(rounds=2, events_per_window=5_000, windows=8, frames=50, workers=1, own_processes=False)
+CHECK = Effort(1, Scene((128, 256), num_windows=12, events_per_window=2_000), 50, 1, own_processes=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join((*PARTS, *OTHERS))}; or key=value")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, help="how often each takes its turn (3)")
+    parser.add_argument("--cpu-time", action="store_true", help="of train, infer, measures: for a busy machine")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--check", action="store_true", help="tiny sizes, to see that everything runs")
     options = parser.parse_args(arguments)
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{', '.join(sorted(unknown))}: no such part")
     effort = CHECK if options.check else Effort()
     effort = replace(effort, rounds=options.rounds or effort.rounds)
-    case = Case(options.device, (*overrides, *(CHECK_SIZE if options.check else ())))
+    check_size = CHECK_SIZE if options.check else ()
+    case = Case(options.device, (*overrides, *check_size), cpu_time=options.cpu_time)
     if options.check:
         case = replace(case, batch_size=2, length=2)
     on = machine(options.device)
@@ -87,11 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(case: Case, effort: Effort) -> list[Row]:
     costs = _alternate(seconds_of_training, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort)
     rows = [
-        Row(f"training step, {name}", "s", costs[name], costs["plain"], target, case.description)
+        Row(f"training step, {name}", case.unit, costs[name], costs["plain"], target, case.description)
         for name, target in (("float32", ">= 1.3 x"), ("bfloat16", ">= 2.2 x"))
     ]
     checkpointing = replace(OURS, activation_checkpointing=True)
-    memory = _alternate(megabytes_of_training, case, {"plain": OURS, "ours": checkpointing}, effort, repeats=1)
+    memory = _alternate(megabytes_of_training, case, {"plain": OURS, "ours": checkpointing}, effort)
     what = "memory of a training step, without and with activation checkpointing"
     return [*rows, Row(what, "MB", **memory, target=">= 2.5 x", note=case.description)]
 
@@ -102,7 +104,7 @@ def infer(case: Case, effort: Effort) -> list[Row]:
         seconds_of_inference, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort, repeats=5
     )
     return [
-        Row(f"inference, {name}", "s", costs[name], costs["plain"], target, case.description)
+        Row(f"inference, {name}", case.unit, costs[name], costs["plain"], target, case.description)
         for name, target in (("float32", ""), ("bfloat16", ">= 1.8 x"))
     ]
 
@@ -113,16 +115,16 @@ def measures(case: Case, effort: Effort) -> list[Row]:
     flags = [name for name, wanted in asdict(FAST).items() if wanted != getattr(PLAIN, name)]
     alone = {flag: replace(PLAIN, **{flag: getattr(FAST, flag)}) for flag in flags}
     costs = _alternate(seconds_of_training, case, {"plain": PLAIN, **alone}, effort)
-    rows = [Row(f"{flag} alone", "s", costs[flag], costs["plain"], note=case.description) for flag in flags]
+    rows = [Row(f"{flag} alone", case.unit, costs[flag], costs["plain"], note=case.description) for flag in flags]
     without = {flag: replace(FAST, **{flag: getattr(PLAIN, flag)}) for flag in flags}
     costs = _alternate(seconds_of_training, case, {"all": FAST, **without}, effort)
     return rows + [
-        Row(f"{flag}, the last of all", "s", costs["all"], costs[flag], note=case.description) for flag in flags
+        Row(f"{flag}, the last of all", case.unit, costs["all"], costs[flag], note=case.description) for flag in flags
     ]
 
 
 def _alternate(
-    make: Callable[[Case, Way], Measure], case: Case, ways: dict[str, Way], effort: Effort, repeats: int = 2
+    make: Callable[[Case, Way], Measure], case: Case, ways: dict[str, Way], effort: Effort, repeats: int = 1
 ) -> dict[str, list[float]]:
     if not effort.own_processes:
         return alternate({name: make(case, way) for name, way in ways.items()}, effort.rounds)
@@ -133,13 +135,13 @@ def _alternate(
 def load(case: Case, effort: Effort) -> list[Row]:
     from scripts.benchmarks import streams
 
-    return streams.load(effort.rounds, effort.events_per_window)
+    return streams.load(effort.scene, effort.rounds)
 
 
 def preprocess(case: Case, effort: Effort) -> list[Row]:
     from scripts.benchmarks import streams
 
-    return streams.preprocess(effort.rounds, effort.events_per_window, effort.windows)
+    return streams.preprocess(effort.scene, effort.rounds)
 
 
 def evaluate(case: Case, effort: Effort) -> list[Row]:
@@ -151,7 +153,7 @@ def evaluate(case: Case, effort: Effort) -> list[Row]:
 def start(case: Case, effort: Effort) -> list[Row]:
     from scripts.benchmarks import start
 
-    return start.start(effort.rounds, [key for key in case.overrides if not key.startswith("dataset.")])
+    return start.start(effort.scene, effort.rounds, case.overrides)
 
 
 def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort) -> list[dict[str, Any]]:
@@ -170,12 +172,13 @@ def _growth(case: Case, effort: Effort) -> list[dict[str, str]]:
 
 
 def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
-    from scripts.benchmarks import sizes
+    from scripts.benchmarks import sizes, streams
 
     results = sizes.sizes(case, effort.rounds)
-    loader = sizes.loader(effort.workers, 3 * effort.windows, effort.events_per_window)
+    rate = streams.loader_rate(effort.scene, effort.workers)
     print(sizes.markdown(results))
-    print(f"\nloader, {loader['workers']} workers: {loader['frames_per_s']:.0f} frames/s", flush=True)
+    print(f"\nloader, {effort.workers} workers: {rate:.0f} frames/s", flush=True)
+    loader = {"workers": effort.workers, "frames_per_s": rate}
     return {"networks": [asdict(row) for row in results], "loader": loader}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from config.loading import load_dataset_config
 from config.schema import TrainConfig
 from data.dataset import ChunkDataset
 from data.preprocessing import preprocess_recording
@@ -22,7 +23,7 @@ from scripts import benchmark
 from scripts.benchmarks import evaluation, plain_data, plain_network
 from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, markdown
 from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
-from scripts.benchmarks.recordings import write_recording
+from scripts.benchmarks.recordings import Scene
 from tests.network import golden_detector, training_boxes, training_features
 from tests.test_assignment import boxes_for, predictions_for
 
@@ -61,8 +62,8 @@ def test_plain_batches_hold_our_frames(make_config: Callable[..., TrainConfig]) 
 
 
 def test_plain_preprocessing_writes_our_frames(tmp_path: Path) -> None:
-    dataset = benchmark.Case().config().dataset
-    files = write_recording(tmp_path / "recording", num_windows=4, events_per_window=20_000)
+    scene = Scene((128, 256), num_windows=4, events_per_window=5_000)
+    dataset, files = load_dataset_config(scene.overrides), scene.record(tmp_path / "recording")
     preprocess_recording(tmp_path / "ours", dataset, files)
     ours = next((tmp_path / "ours").rglob(dataset.frames_file_name))
     end_us = np.load(ours.with_name("timestamps_us.npy")).tolist()
@@ -102,11 +103,11 @@ def tell_threads() -> Measure:
     return lambda: float(os.environ["STREAMRVT_TEST"])
 
 
-def test_all_parts_run_and_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "figures.json"
     parts = [*benchmark.PARTS, "sizes", "growth"]
     assert benchmark.main([*parts, "--check", "--rounds", "1", "--json", str(path)]) == 0
-    figures, table = json.loads(path.read_text()), capsys.readouterr().out
+    figures, table = json.loads(path.read_text()), capfd.readouterr().out
     assert {"machine", "command", *parts} == set(figures)
     for part in benchmark.PARTS:
         for row in figures[part]:

@@ -42,7 +42,7 @@ class Way:
 
     def remote(self, make: Callable[[Case, Way], Measure], case: Case) -> Remote:
         """Measure in a new process."""
-        policy = {"OMP_WAIT_POLICY": "PASSIVE"} if self.sleeping_threads else {}
+        policy = {"OMP_WAIT_POLICY": "PASSIVE"} if self.sleeping_threads or case.cpu_time else {}
         return Remote(make, case, self, environment=policy)
 
 
@@ -61,10 +61,15 @@ class Case:
     batch_size: int = 6
     length: int = 5
     boxes_per_frame: int = 8
+    cpu_time: bool = False  # of all threads, instead of what a clock on the wall says
 
     @property
     def description(self) -> str:
         return f"{self.model}, B = {self.batch_size}, L = {self.length}"
+
+    @property
+    def unit(self) -> str:
+        return "CPU s" if self.cpu_time else "s"
 
     def config(self) -> TrainConfig:
         common = ["dataset=gen4", "model=maxvit_yolox/default", f"+experiment/gen4={self.model}"]
@@ -161,13 +166,13 @@ class Steps:
 
 def seconds_of_training(case: Case, way: Way) -> Measure:
     steps = Steps(case, way)
-    return _timed(steps.train, case.device)
+    return _timed(steps.train, case)
 
 
 def seconds_of_inference(case: Case, way: Way) -> Measure:
     steps = Steps(case, way)
     steps.detector.eval()
-    return _timed(steps.infer, case.device)
+    return _timed(steps.infer, case)
 
 
 def megabytes_of_training(case: Case, way: Way) -> Measure:
@@ -179,18 +184,16 @@ def megabytes_of_training(case: Case, way: Way) -> Measure:
     return lambda: peak_mb(steps.train, case.device)
 
 
-def _timed(step: Callable[[], object], device: str) -> Measure:
-    def measure() -> float:
-        started = time.perf_counter()
-        step()
-        _wait(device)
-        return time.perf_counter() - started
+def _timed(step: Callable[[], object], case: Case) -> Measure:
+    clock = time.process_time if case.cpu_time else time.perf_counter
 
-    for _ in range(WARM_UP_STEPS[device]):
+    def measure() -> float:
+        started = clock()
+        step()
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+        return clock() - started
+
+    for _ in range(WARM_UP_STEPS[case.device]):
         measure()
     return measure
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

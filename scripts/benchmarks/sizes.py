@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.benchmarks.measuring import peak_mb
 from scripts.benchmarks.network import FAST, PLAIN, Case, Steps, Way, seconds_of_inference, seconds_of_training
-from scripts.benchmarks.recordings import prepare_data_set
-from scripts.benchmarks.streams import loader_rate
 
 FULL_RESOLUTION = "dataset.downsample_by_factor_2=false"
 PLAIN_BFLOAT16 = replace(PLAIN, bfloat16=True)
@@ -64,13 +60,6 @@ def matrix_peak_flops(device: str) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     return 2 * size**3 / min(seconds)
-
-
-def loader(num_workers: int, num_windows: int, num_events: int) -> dict[str, Any]:
-    """Frames a second of a run's training loader at half resolution."""
-    with tempfile.TemporaryDirectory() as folder:
-        prepare_data_set(Path(folder), num_recordings=6, num_windows=num_windows, events_per_window=num_events)
-        return {"workers": num_workers, "frames_per_s": loader_rate(Path(folder), num_workers)}
 
 
 def markdown(results: list[Size]) -> str:

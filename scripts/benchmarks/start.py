@@ -6,14 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.benchmarks.measuring import Row
-from scripts.benchmarks.recordings import prepare_data_set
+from scripts.benchmarks.recordings import Scene
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [
-    "dataset=gen4",
     "model=maxvit_yolox/default",
     "+experiment/gen4=small",
     "batch_size.train=6",
@@ -29,11 +29,11 @@ COMMAND = [
 IMPORTS = "import config.command_line, modules.run"
 
 
-def start(rounds: int, overrides: list[str]) -> list[Row]:
+def start(scene: Scene, rounds: int, overrides: Sequence[str]) -> list[Row]:
     """Seconds until the first step's loss stands in metrics.csv."""
     with tempfile.TemporaryDirectory() as folder:
-        prepare_data_set(Path(folder), num_recordings=2, num_windows=30, events_per_window=50_000)
-        command = [sys.executable, "train.py", *COMMAND, f"dataset.path={folder}/data", *overrides]
+        prepared = scene.prepare(Path(folder), num_recordings=2)
+        command = [sys.executable, "train.py", *COMMAND, *prepared, *overrides]
         seconds = [_first_step([*command, f"run_root={folder}/runs_{number}"]) for number in range(rounds)]
     imports = [_imports() for _ in range(rounds)]
     return [Row("time to the first step", "s", seconds, target="<= 10 s"), Row("of it, imports", "s", imports)]
