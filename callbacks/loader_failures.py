@@ -5,9 +5,12 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
+
+from data.workers import signal_that_killed
 
 _DUMP_STACKS_S = 1.0
 
@@ -28,11 +31,20 @@ def explain_loader_failure(error: BaseException) -> str:
             f"{error}: no worker gave a batch in time (hardware.loader_timeout_s). Their stacks stand above. A slow or "
             "hanging disk is the usual reason; a greater hardware.loader_timeout_s waits longer"
         )
-    cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # it tells the signal
     return (
-        f"{str(cause).rstrip('. ')}. Workers are mostly killed because the machine ran out of memory: take fewer with "
+        f"{_death(error)}. Workers are mostly killed because the machine ran out of memory: take fewer with "
         "hardware.num_workers.train and .eval, or a smaller batch_size"
     )
+
+
+def _death(error: BaseException) -> str:
+    """Which worker died of what. PyTorch leaves the signal out if it finds the death before the kernel tells of it."""
+    cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
+    if pids := re.search(r"\(pid\(s\) ([\d, ]+)\) exited unexpectedly", str(cause)):
+        signals = {pid: signal_that_killed(int(pid)) for pid in pids[1].split(", ")}
+        if deaths := [f"(pid {pid}) is killed by signal: {signal.strsignal(by)}" for pid, by in signals.items() if by]:
+            return f"DataLoader worker {', '.join(deaths)}"
+    return str(cause).rstrip(". ")
 
 
 def dump_all_stacks() -> None:

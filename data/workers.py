@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 _MAIN_PROCESS_ONLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_started: dict[int, multiprocessing.Process] = {}  # by pid
 
 
 @contextlib.contextmanager
@@ -19,6 +20,7 @@ def signals_held_back() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _MAIN_PROCESS_ONLY)
     try:
         yield
+        _started.update((child.pid, child) for child in multiprocessing.active_children())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -33,6 +35,12 @@ def prepare_worker(worker_id: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_ONLY)
     faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+
+
+def signal_that_killed(pid: int) -> signal.Signals | None:
+    """The signal that ended a worker; None if it ended otherwise, or runs."""
+    worker = _started.get(pid)
+    return signal.Signals(-worker.exitcode) if worker is not None and (worker.exitcode or 0) < 0 else None
 
 
 def kill_workers() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
+from callbacks.loader_failures import explain_loader_failure
+from data.workers import signals_held_back
 from modules.checkpoint_file import read_checkpoint
 from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
 from tests.reliability import faults
@@ -94,3 +98,13 @@ def test_damaged_chunks_are_told_and_too_many_end_the_run(train: Train, tmp_path
     assert "2 damaged chunks, more than training.max_damaged_chunks=1" in program.output()
     assert "Traceback" not in program.output()
     last_step(run_folder(tmp_path, "strict"))
+
+
+def test_a_dead_worker_s_signal_is_told_even_if_pytorch_leaves_it_out() -> None:
+    with signals_held_back():
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        worker.start()
+    worker.kill()
+    worker.join()
+    told = explain_loader_failure(RuntimeError(f"DataLoader worker (pid(s) {worker.pid}) exited unexpectedly"))
+    assert f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. Workers" in told
