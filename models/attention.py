@@ -12,6 +12,7 @@ from timm.layers import DropPath, GluMlp, LayerScale, Mlp
 from torch import Tensor, nn
 
 from config.schema import AttentionConfig
+from models.linear import MapLinear
 
 NORM_EPS = 1e-5
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -30,8 +31,8 @@ class PartitionedSelfAttention(nn.Module):
         self.heads = dim // config.dim_head
         self.cells = cells
         self.sizes = {"p": partition_size[0], "q": partition_size[1]}
-        self.qkv = nn.Linear(dim, 3 * dim, bias=config.attention_bias)
-        self.proj = nn.Linear(dim, dim, bias=config.attention_bias)
+        self.qkv = MapLinear(dim, 3 * dim, bias=config.attention_bias)
+        self.proj = MapLinear(dim, dim, bias=config.attention_bias)
 
     def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         height, width = x.shape[1:3]
@@ -95,8 +96,10 @@ def _layer_scale(dim: int, config: AttentionConfig) -> nn.Module:
 def _mlp(dim: int, config: AttentionConfig) -> nn.Module:
     hidden = int(dim * config.mlp_ratio)
     options = {"act_layer": ACTIVATIONS[config.mlp_activation], "bias": config.mlp_bias, "drop": (config.drop_mlp, 0.0)}
-    if not config.mlp_gated:
-        return Mlp(dim, hidden, **options)
-    # Two thirds of the width keep the number of parameters (Shazeer 2020, "GLU variants"); RVT rounds to 32 channels.
-    gated = max(32, 32 * round(hidden * 2 / 3 / 32))
-    return GluMlp(dim, 2 * gated, **options)
+    if config.mlp_gated:
+        # Two thirds of the width keep the number of parameters (Shazeer 2020, "GLU variants"); RVT rounds to 32.
+        mlp = GluMlp(dim, 2 * max(32, 32 * round(hidden * 2 / 3 / 32)), **options)
+    else:
+        mlp = Mlp(dim, hidden, **options)
+    mlp.fc1, mlp.fc2 = MapLinear.like(mlp.fc1), MapLinear.like(mlp.fc2)
+    return mlp

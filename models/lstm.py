@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from config.schema import LstmConfig
+from models.linear import map_linear
 
 LstmState = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]
 """Hidden state and cell state of one stage."""
@@ -43,7 +44,8 @@ class Lstm2d(nn.Module):
         L, B, H, W, C = x.shape
         tokens = B * H * W
         weight = self.gates.weight.flatten(1)
-        gates_from_input = F.linear(self._mix_input(x).reshape(L, tokens, C), weight[:, :C], self.gates.bias)
+        frames = self._mix_input(x.flatten(0, 1))
+        gates_from_input = map_linear(frames, weight[:, :C], self.gates.bias).reshape(L, tokens, 4 * C)
         hidden_weight = weight[:, C:].t()
         dtype = gates_from_input.dtype
         # The cell state adds up over the whole sequence, so it stays in float32 when the gates are in half precision.
@@ -72,11 +74,10 @@ class Lstm2d(nn.Module):
         hidden = output * cell.tanh().to(gates.dtype)
         return hidden, cell
 
-    def _mix_input(self, x: Float[Tensor, "l b h w c"]) -> Float[Tensor, "l b h w c"]:
+    def _mix_input(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         if self.depthwise is None or self.depthwise.groups == self.dim:
             return x
-        maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-        return self._depthwise_conv(maps, slice(None, self.dim)).permute(0, 2, 3, 1)
+        return self._depthwise_conv(x.permute(0, 3, 1, 2), slice(None, self.dim)).permute(0, 2, 3, 1)
 
     def _mix_hidden(self, hidden: Float[Tensor, "tokens c"], bhw: tuple[int, int, int]) -> Float[Tensor, "tokens c"]:
         if self.depthwise is None:

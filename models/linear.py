@@ -1,0 +1,34 @@
+"""Linear layers on feature maps."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def map_linear(
+    maps: Float[Tensor, "*cells c_in"], weight: Float[Tensor, "c_out c_in"], bias: Float[Tensor, " c_out"] | None
+) -> Float[Tensor, "*cells c_out"]:
+    """F.linear on the channels of every cell.
+
+    For maps [N, H, W, C] on a CPU a 1x1 convolution computes it: forward and backward, oneDNN's takes 0.65 to 0.85 of the time of MKL's
+    matrix products in float32, and 0.55 to 1.0 in bfloat16 (AMD EPYC with AVX512, 48 to 384 channels, times 3 or 4).
+    """
+    if maps.device.type != "cpu" or maps.ndim != 4:
+        return F.linear(maps, weight, bias)
+    return F.conv2d(maps.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+
+
+class MapLinear(nn.Linear):
+    """nn.Linear for feature maps."""
+
+    def forward(self, maps: Float[Tensor, "*cells c_in"]) -> Float[Tensor, "*cells c_out"]:
+        return map_linear(maps, self.weight, self.bias)
+
+    @classmethod
+    def like(cls, layer: nn.Linear) -> MapLinear:
+        """The same layer, with the same parameters."""
+        copy = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        copy.weight, copy.bias = layer.weight, layer.bias
+        return copy
