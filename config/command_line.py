@@ -30,6 +30,7 @@ from config.overrides import Rewritten, rewrite
 
 Task = Callable[[Any, dict[str, Any], list[str]], int]  # typed config, resolved plain dict, command -> exit code
 EXIT_CODE = 2
+SPIN_COUNT = "2000"
 
 EXAMPLES = {
     "train": "python train.py model=maxvit_yolox/plain_lstm dataset=gen4 dataset.path=FOLDER "
@@ -56,6 +57,17 @@ Overrides: key=value where the key exists, +key=value anywhere; +experiment/<dat
 """
 
 
+def _let_openmp_wait_briefly() -> None:
+    """Choose how GNU OpenMP's threads wait for each other, before torch loads it, unless the user has chosen.
+
+    By default they spin for milliseconds, which takes the cores from each other and from the loader's workers as soon
+    as anything else runs: a busy machine was up to ten times slower. Threads that sleep at once make a quiet machine 10
+    to 20 % slower. A few microseconds avoid both (python scripts/benchmark.py measures: brief_spin).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
 def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
     """A `main()` that runs `task` on the config `train` or `val`; the user's mistakes end it with exit code 2."""
     typed = list(sys.argv)
@@ -69,9 +81,7 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
             sys.exit(exit_code)
 
     def main() -> None:
-        # OpenMP reads it when torch loads it. Threads that wait in a loop take the cores from each other, and from the
-        # loader's workers, as soon as anything else runs: a busy machine was up to ten times slower.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        _let_openmp_wait_briefly()
         with errors_without_traceback():
             sys.argv[1:] = _prepare(config_name, typed)
         hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(run)()

@@ -25,8 +25,15 @@ class Downsample(nn.Module):
 
     def forward(self, x: Num[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n h w c"]:
         # Frames arrive as uint8. Cast here, they are kept as such by activation checkpointing.
-        x = x.contiguous(memory_format=torch.channels_last).to(compute_dtype(self.conv.weight))
+        x = _channels_last(x).to(compute_dtype(self.conv.weight))
         return self.norm(self.conv(x).permute(0, 2, 3, 1))
+
+
+def _channels_last(x: Num[Tensor, "n c h w"]) -> Num[Tensor, "n c h w"]:
+    """As `contiguous(memory_format=torch.channels_last)`, which takes twice as long on a CPU."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return torch.stack(x.unbind(1), dim=-1).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
@@ -57,18 +64,40 @@ class Stage(nn.Module):
     ) -> tuple[Float[Tensor, "l b c h w"], LstmState]:
         """Convolution and attention know no time: they run once, on all L*B frames. Only the LSTM walks over L."""
         L, B = x.shape[:2]
-        maps = self._run(self.downsample, x.flatten(0, 1))  # [L*B, h, w, c]
+        maps = self._run(self.downsample, x.flatten(0, 1), B)  # [L*B, h, w, c]
         for block in self.blocks:
-            maps = self._run(block.window, maps)
-            maps = self._run(block.grid, maps)
-        hidden, state = self._run(self.lstm, maps.unflatten(0, (L, B)), state)
+            maps = self._run(block.window, maps, B)
+            maps = self._run(block.grid, maps, B)
+        hidden, state = self._run_lstm(maps.unflatten(0, (L, B)), state)
         return hidden.permute(0, 1, 4, 2, 3), state
 
-    def _run(self, layer: nn.Module, *inputs):
-        """Apply a layer; under activation checkpointing keep only its inputs and compute the rest again backwards."""
-        if self.activation_checkpointing and self.training:
-            return checkpoint(layer, *inputs, use_reentrant=False)
-        return layer(*inputs)
+    def _run(self, layer: nn.Module, maps: Num[Tensor, "n c_in h_in w_in"], at_once: int) -> Tensor:
+        """Apply a layer to each map.
+
+        Under activation checkpointing only its inputs are kept, and the rest is computed again in the backward pass,
+        for a few maps at a time: for all at once it would take most of the memory that was saved.
+        """
+        if not self._checkpoints:
+            return layer(maps)
+        return torch.cat([checkpoint(layer, part, use_reentrant=False) for part in maps.split(at_once)])
+
+    def _run_lstm(
+        self, maps: Float[Tensor, "l b h w c"], state: LstmState | None
+    ) -> tuple[Float[Tensor, "l b h w c"], LstmState]:
+        """Likewise, lane by lane."""
+        if not self._checkpoints:
+            return self.lstm(maps, state)
+        lanes = maps.split(1, dim=1)
+        states = [None] * len(lanes) if state is None else list(zip(*(part.split(1) for part in state), strict=True))
+        pairs = [
+            checkpoint(self.lstm, lane, before, use_reentrant=False) for lane, before in zip(lanes, states, strict=True)
+        ]
+        hidden, after = zip(*pairs, strict=True)
+        return torch.cat(hidden, dim=1), tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+
+    @property
+    def _checkpoints(self) -> bool:
+        return self.activation_checkpointing and self.training
 
 
 class RecurrentBackbone(nn.Module):

@@ -46,8 +46,8 @@ class Lstm2d(nn.Module):
         weight = self.gates.weight.flatten(1)
         frames = self._mix_input(x.flatten(0, 1))
         gates_from_input = map_linear(frames, weight[:, :C], self.gates.bias).reshape(L, tokens, 4 * C)
-        hidden_weight = weight[:, C:].t()
         dtype = gates_from_input.dtype
+        hidden_weight = weight[:, C:].t().to(dtype)  # once: autocast would convert it at every step
         # The cell state adds up over the whole sequence, so it stays in float32 when the gates are in half precision.
         cell_dtype = torch.promote_types(dtype, torch.float32)
         if state is None:

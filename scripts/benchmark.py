@@ -101,7 +101,7 @@ def train(case: Case, effort: Effort) -> list[Row]:
 def infer(case: Case, effort: Effort) -> list[Row]:
     case = replace(case, batch_size=1)
     costs = _alternate(
-        seconds_of_inference, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort, repeats=5
+        seconds_of_inference, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort, repeats=15
     )
     return [
         Row(f"inference, {name}", case.unit, costs[name], costs["plain"], target, case.description)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from config.command_line import SPIN_COUNT
 from config.loading import load_train_config
 from config.schema import TrainConfig
 from models.detector import Detector, Features
@@ -32,22 +33,26 @@ class Way:
     """How a step is done; as it stands, the plain way."""
 
     keep_memory: bool = False  # the allocator's
-    sleeping_threads: bool = False  # OpenMP threads sleep while they wait
+    brief_spin: bool = False  # OpenMP threads spin for microseconds, then sleep, while they wait
     stage_major: bool = False  # a stage's convolutions and attention run on all frames at once
     batch_assignment: bool = False  # SimOTA for all images at once
     without_nms: bool = False
+    convolved_linear: bool = False  # linear layers of maps are 1x1 convolutions
+    folded_norm: bool = False  # batch norms, in inference
     fused_optimizer: bool = False
     bfloat16: bool = False
     activation_checkpointing: bool = False
 
     def remote(self, make: Callable[[Case, Way], Measure], case: Case) -> Remote:
         """Measure in a new process."""
-        policy = {"OMP_WAIT_POLICY": "PASSIVE"} if self.sleeping_threads or case.cpu_time else {}
+        policy = {"OMP_WAIT_POLICY": "PASSIVE"} if case.cpu_time else {}
+        if self.brief_spin:
+            policy.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         return Remote(make, case, self, environment=policy)
 
 
 PLAIN = Way()
-OURS = Way(True, True, True, True, True, True)
+OURS = Way(**{measure.name: True for measure in fields(Way)} | {"bfloat16": False, "activation_checkpointing": False})
 FAST = replace(OURS, bfloat16=True)
 
 
@@ -81,6 +86,7 @@ class Case:
         detector = Detector(
             config.model, config.dataset.num_classes, config.partition_size, way.activation_checkpointing
         )
+        plain_network.replace_layers(detector, linear=not way.convolved_linear, norm=not way.folded_norm)
         return detector.to(self.device)
 
 

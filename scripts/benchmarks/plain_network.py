@@ -1,6 +1,6 @@
 """The plain way of a step: frame by frame through all stages, anchors assigned image by image, NMS in every step.
 
-It runs our weights, and gives the same losses; attention blocks and convolution blocks are ours.
+It runs our weights, and gives the same losses; what `replace_layers` leaves of the layers is ours.
 """
 
 from __future__ import annotations
@@ -8,14 +8,30 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OUTSIDE_COST
 from models.backbone import Stage
+from models.convolution import ConvBlock
 from models.detector import Detector, Features
 from models.head import Predictions, decode_boxes
+from models.linear import MapLinear
 from models.loss import box_iou
 from models.lstm import LstmState
+
+
+class PlainConvBlock(ConvBlock):
+    def forward(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
+        return self.act(self.bn(self.conv(x)))
+
+
+def replace_layers(detector: Detector, *, linear: bool, norm: bool) -> None:
+    """Give the detector's linear layers, and its convolutions with batch norms, their plain forward pass."""
+    for module in detector.modules():
+        if linear and isinstance(module, MapLinear):
+            module.__class__ = nn.Linear
+        elif norm and isinstance(module, ConvBlock):
+            module.__class__ = PlainConvBlock
 
 
 def encode(
