@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from config.command_line import hydra_command
+from config.command_line import hydra_command, quick_imports
 from config.schema import ValidationConfig
 
 
 def validate(config: ValidationConfig, raw: dict[str, Any], argv: list[str]) -> int:
     """Imports torch only here, after the configuration has been checked: typing errors are told within a second."""
-    from modules.run import validate as run
+    with quick_imports():
+        from modules.run import validate as run
 
     return run(config, raw, argv)
 
