@@ -1,11 +1,11 @@
-"""Damaged chunks: reported, counted, and too many of them end the run."""
+"""Damaged chunks: reported, counted, and too many of them end the run; a mere evaluation takes none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.boundary import BoundaryCallback
 from config.errors import UserError
@@ -53,3 +53,13 @@ class DamageCounter(BoundaryCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.count = state_dict["count"]
+
+
+class CompleteEvaluation(Callback):
+    """Ends an evaluation that cannot read all frames: its figures would not be those of the split."""
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        if batch.faults:
+            raise UserError("\n".join([*batch.faults, "Without these frames the result would not be the split's"]))
+
+    on_test_batch_start = on_validation_batch_start

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,21 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
 _NOTHING, _SAVE, _STOP = 0, 1, 2
 _DEATH_IS_KNOWN_AFTER_S = 1.0
+
+
+@contextlib.contextmanager
+def ends_on_a_signal() -> Iterator[None]:
+    """Where there is nothing to save: SystemExit with 128 + signal, so that workers end and Lightning tells no tale."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    before = {signum: signal.signal(signum, leave) for signum in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 class StopRequested(Exception):  # noqa: N818 (no error: the user asked for it)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +75,23 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
     return DatasetReport(summaries, faults)
 
 
-def require_usable(dataset: DatasetConfig, splits: tuple[str, ...] = ("train", "val")) -> None:
-    """The quick check before a start. Raises UserError with all faults that training would suffer from."""
+def require_usable(
+    dataset: DatasetConfig, splits: tuple[str, ...] = ("train", "val"), *, max_damaged_chunks: int = 0
+) -> None:
+    """The quick check before a start. Raises UserError with all faults that training would suffer from.
+
+    Up to `max_damaged_chunks` frames may be damaged if nothing else is wrong: a warning names them.
+    """
     spoiled = check_dataset(dataset, thorough=False, splits=splits).spoiled
-    if spoiled:
-        faults = "\n".join(f"  {fault}" for fault in spoiled[:_FAULTS_SHOWN])
-        raise UserError(
-            f"{dataset.path} has {len(spoiled)} faults that training would suffer from:\n{faults}\n"
-            "scripts/check_dataset.py looks at all of it"
-        )
+    if all(fault.skippable for fault in spoiled) and len(spoiled) <= max_damaged_chunks:
+        for fault in spoiled:
+            warnings.warn(f"{fault}. Until then its chunk is left out", stacklevel=2)
+        return
+    faults = "\n".join(f"  {fault}" for fault in spoiled[:_FAULTS_SHOWN])
+    raise UserError(
+        f"{dataset.path} has {len(spoiled)} faults that training would suffer from:\n{faults}\n"
+        "scripts/check_dataset.py looks at all of it"
+    )
 
 
 def _is_sequence(entry: Path) -> bool:

@@ -22,12 +22,16 @@ _AGAIN = "Run scripts/preprocess.py for this recording again"
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong at a place in a file. `spoils` training, or is only worth knowing."""
+    """Something wrong at a place in a file.
+
+    It `spoils` training, or is only worth knowing; where it is `skippable`, training can go on without that chunk.
+    """
 
     path: Path
     what: str
     remedy: str
     spoils: bool = True
+    skippable: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}. {self.remedy}"
@@ -144,6 +148,11 @@ def _count_boxes(raw: ndarray, dataset: DatasetConfig) -> Int64[ndarray, "classe
     return np.bincount(cell, minlength=3 * dataset.num_classes).reshape(dataset.num_classes, 3)
 
 
+def _fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
+    what, _, remedy = str(error).removeprefix(f"{path}: ").partition(". ")
+    return Fault(path, what, remedy, skippable=skippable)
+
+
 def _check_frames(path: Path, dataset: DatasetConfig, facts: SequenceFacts, num_samples: int) -> None:
     frames_path = path / "event_representations_v2" / dataset.ev_repr_name / dataset.frames_file_name
     if not frames_path.is_file() and not compact_path(frames_path).is_file():
@@ -163,11 +172,14 @@ def _check_frames(path: Path, dataset: DatasetConfig, facts: SequenceFacts, num_
             facts.faults.append(Fault(frames_path, what, _AGAIN))
         else:
             for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():
-                facts.events_per_frame.append(int(sequence.frames(index, index + 1).sum()))
+                try:
+                    facts.events_per_frame.append(int(sequence.frames(index, index + 1).sum()))
+                except UserError as error:
+                    facts.faults.append(_fault_of(error, frames_path, skippable=True))
             if frames_path.is_file() and not Hdf5Frames(frames_path).has_checksums:
                 what = "no checksums (fletcher32): damage would be read as wrong frames"
                 facts.faults.append(Fault(frames_path, what, "scripts/compact_frames.py adds files with", spoils=False))
     except UserError as error:
-        facts.faults.append(Fault(frames_path, str(error).removeprefix(f"{frames_path}: "), ""))
+        facts.faults.append(_fault_of(error, frames_path))
     finally:
         sequence.close()

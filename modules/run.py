@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, seed_everything
 
 from callbacks.loader_failures import explain_loader_failure, is_loader_failure
 from callbacks.run_record import write_description
-from callbacks.signals import SignalHandling, StopRequested
+from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.visualization import DetectionPictures
 from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
@@ -52,7 +52,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config, resolved = _with_seed(config, resolved, checkpoint)
 
-    require_usable(config.dataset)
+    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     data = EventDataModule(config)
     module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
     if config.weights is not None:
@@ -101,7 +101,8 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     callbacks: list[Callback] = [pictures] if settings.enable else []
     trainer = evaluation_trainer(config, device, callbacks)
     loop = trainer.test if config.use_test_set else trainer.validate
-    loop(module, datamodule=data, verbose=False)
+    with ends_on_a_signal():
+        loop(module, datamodule=data, verbose=False)
     if is_first_process():
         write_results(module.result, folder, checkpoint=str(config.checkpoint))
         print_validation_summary(module.result, folder)
@@ -110,7 +111,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
 
 def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: list[str]) -> int:
     _say(*device.notes)
-    require_usable(config.dataset)
+    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     config, resolved = _with_seed(config, resolved, checkpoint=None)
     check_run(config, device, EventDataModule(config), DetectionModule(config, resolved), argv)
     return 0

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import CheckpointWriter
-from callbacks.faults import DamageCounter
+from callbacks.faults import CompleteEvaluation, DamageCounter
 from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
@@ -71,7 +71,7 @@ def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]
     return Trainer(
         **hardware_arguments(config, device),
         logger=False,
-        callbacks=[progress_callback(), *callbacks],
+        callbacks=[progress_callback(), CompleteEvaluation(), *callbacks],
         limit_val_batches=config.validation.limit_val_batches,
         limit_test_batches=config.validation.limit_val_batches,
     )

@@ -146,6 +146,15 @@ def test_training_refuses_a_spoiled_set_and_takes_a_sound_one(dataset: DatasetCo
         require_usable(dataset)
 
 
+def test_damaged_frames_are_warned_of_where_training_may_skip_some(dataset: DatasetConfig) -> None:
+    damage_frame(dataset.path / "val" / "sequence_0" / REPRESENTATION / FRAMES_FILE, 0)
+    with pytest.warns(UserWarning, match="frame 0 is damaged.*Run scripts/preprocess.py.*left out"):
+        require_usable(dataset, max_damaged_chunks=1)
+    damage_frame(dataset.path / "train" / "sequence_0" / REPRESENTATION / FRAMES_FILE, 0)
+    with pytest.raises(UserError, match="2 faults"):
+        require_usable(dataset, max_damaged_chunks=1)
+
+
 def test_script_prints_tables_and_exits_with_1_for_a_fault(
     dataset: DatasetConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from config.errors import UserError
 from config.loading import load_validation_config
+from config.schema import ValidationConfig
 from modules.checkpoint_file import read_checkpoint
 from modules.detection import DetectionModule
 from modules.run import validate
+from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
 from tests.runs import NETWORK, losses, run_folder
 
 
@@ -110,17 +113,13 @@ def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.Mo
     assert saved == [3, 5]
 
 
-def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_path: Path) -> None:
-    assert start("training.max_steps=4", "validation.val_check_interval=4") == 0
-    folder = run_folder(tmp_path)
-    (checkpoint,) = (folder / "checkpoints").glob("epoch=*")
-    trained = make_config(*NETWORK)
-    config = load_validation_config(
+def validation_config(data_set: Path, checkpoint: Path) -> ValidationConfig:
+    return load_validation_config(
         [
             "dataset=gen4",
             "model=maxvit_yolox/default",
             *NETWORK,
-            f"dataset.path={trained.dataset.path}",
+            f"dataset.path={data_set}",
             "dataset.resolution_hw=[16,24]",
             "dataset.sequence_length=3",
             "dataset.eval.box_filter={min_diagonal: 0, min_side: 0, skip_first_ms: 0}",
@@ -129,6 +128,13 @@ def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_pat
             f"checkpoint={checkpoint}",
         ]
     )
+
+
+def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_path: Path) -> None:
+    assert start("training.max_steps=4", "validation.val_check_interval=4") == 0
+    folder = run_folder(tmp_path)
+    (checkpoint,) = (folder / "checkpoints").glob("epoch=*")
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint)
     assert validate(config, config.model_dump(mode="json"), ["validation.py"]) == 0
 
     (found,) = folder.glob("validation_val_*")
@@ -137,3 +143,28 @@ def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_pat
     for name, value in again.items():
         assert value == pytest.approx(before[name], abs=1e-6), name
     assert list((found / "pictures").rglob("*.png"))
+
+
+def test_validation_refuses_frames_that_cannot_be_read(start, make_config, tmp_path: Path) -> None:
+    """The AP of the others would pass for the split's."""
+    assert start("training.max_steps=1") == 0
+    (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
+    data_set = make_config(*NETWORK).dataset.path
+    for sequence in (data_set / "val").iterdir():
+        damage_frame(sequence / REPRESENTATION / FRAMES_FILE, 3)  # the check at the start looks at others
+    config = validation_config(data_set, checkpoint)
+    with pytest.raises(UserError, match=r"frame 3 is damaged(.*\n)*.*would not be the split's"):
+        validate(config, config.model_dump(mode="json"), ["validation.py"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_validation_at_once(start, make_config, tmp_path: Path, monkeypatch, signum: int) -> None:
+    assert start("training.max_steps=1") == 0
+    (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint)
+    monkeypatch.setattr(DetectionModule, "validation_step", lambda *_: os.kill(os.getpid(), signum))
+    before = signal.getsignal(signum)
+    with pytest.raises(SystemExit) as exit_:
+        validate(config, config.model_dump(mode="json"), ["validation.py"])
+    assert exit_.value.code == 128 + signum
+    assert signal.getsignal(signum) == before
