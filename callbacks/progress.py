@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -39,7 +40,7 @@ class ProgressLines(Callback):
             return
         steps = trainer.global_step - self._last_step
         speed = steps / (now - self._last_time)
-        left = _duration((trainer.max_steps - trainer.global_step) / speed) if speed else "unknown"
+        left = timedelta(seconds=int((trainer.max_steps - trainer.global_step) / speed)) if speed else "unknown"
         loss = trainer.callback_metrics.get("train/loss")
         print(
             f"step {trainer.global_step}/{trainer.max_steps}  epoch {trainer.current_epoch}  {speed:.2f} it/s  "
@@ -59,9 +60,3 @@ class ProgressLines(Callback):
         if trainer.is_global_zero and None not in metrics.values():
             print("  ".join(f"val/{name} {float(value):.4f}" for name, value in metrics.items()), flush=True)
         self._last_time, self._last_step = time.monotonic(), trainer.global_step
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

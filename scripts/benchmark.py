@@ -111,8 +111,8 @@ def infer(case: Case, effort: Effort) -> list[Row]:
 
 def measures(case: Case, effort: Effort) -> list[Row]:
     """Each measure alone, on top of the plain way; then what its absence costs."""
-    case = replace(case, batch_size=min(case.batch_size, 2))
     flags = [name for name, wanted in asdict(FAST).items() if wanted != getattr(PLAIN, name)]
+    flags.remove("folded_norm")  # in inference only
     alone = {flag: replace(PLAIN, **{flag: getattr(FAST, flag)}) for flag in flags}
     costs = _alternate(seconds_of_training, case, {"plain": PLAIN, **alone}, effort)
     rows = [Row(f"{flag} alone", case.unit, costs[flag], costs["plain"], note=case.description) for flag in flags]
