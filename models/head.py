@@ -64,12 +64,17 @@ class YoloxHead(nn.Module):
 
     def forward(self, features: tuple[Float[Tensor, "k c h w"], ...]) -> Predictions:
         boxes, objectness, classes = [], [], []
+        dtype = self.box_predictors[0].weight.dtype
         for level, feature in enumerate(features):
             x = self.stems[level](feature)
             box_features = self.box_branches[level](x)
-            boxes.append(_flatten(self.box_predictors[level](box_features)))
-            objectness.append(_flatten(self.objectness_predictors[level](box_features)))
-            classes.append(_flatten(self.class_predictors[level](self.class_branches[level](x))))
+            class_features = self.class_branches[level](x)
+            # Half precision would round the predictions themselves: a width to 0.4 %, a logit of -5 to 0.03.
+            with torch.autocast(x.device.type, enabled=False):
+                box_features, class_features = (maps.to(dtype) for maps in (box_features, class_features))
+                boxes.append(_flatten(self.box_predictors[level](box_features)))
+                objectness.append(_flatten(self.objectness_predictors[level](box_features)))
+                classes.append(_flatten(self.class_predictors[level](class_features)))
         return Predictions(
             box_offsets=torch.cat(boxes, dim=1),
             objectness_logits=torch.cat(objectness, dim=1).squeeze(2),

@@ -59,3 +59,12 @@ def test_predictions_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         predictions = head([torch.zeros(1, dim, size, size) for dim, size in ((8, 4), (16, 2), (32, 1))])
     assert predictions.box_offsets.dtype == predictions.class_logits.dtype == torch.float32
+
+
+def test_predictions_are_not_rounded_to_half_precision():
+    head = golden_detector().eval().head
+    features = tuple(torch.randn(1, conv.conv.in_channels, 4, 4) for conv in head.stems)
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = head(features)
+    for values in (predictions.box_offsets, predictions.objectness_logits, predictions.class_logits):
+        assert not torch.equal(values, values.bfloat16().float())
