@@ -79,6 +79,8 @@ class SignalHandling(BoundaryCallback):
             self._previous.setdefault(signum, signal.getsignal(signum))
             signal.signal(signum, self._child_has_ended if signum == signal.SIGCHLD else self._handle)
 
+        sys.unraisablehook = _tell_unless_a_stop
+
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
@@ -160,6 +162,12 @@ class SignalHandling(BoundaryCallback):
     def _raise_if(signum: int | None) -> None:
         if signum:
             raise StopRequested(signum)
+
+
+def _tell_unless_a_stop(unraisable: Any) -> None:
+    """A stop that a handler raised inside a weak reference's callback goes nowhere; the next boundary raises it again."""
+    if not isinstance(unraisable.exc_value, StopRequested | SystemExit):
+        sys.__unraisablehook__(unraisable)
 
 
 def _is_inside_the_loader(frame: FrameType | None) -> bool:

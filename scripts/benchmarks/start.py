@@ -30,7 +30,7 @@ def start(scene: Scene, rounds: int, overrides: Sequence[str]) -> list[Row]:
     """Seconds until the loss of a first step of the demo's network and resolution stands in metrics.csv."""
     scene = replace(scene, sensor_hw=(360, 640))
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "train.py", *scene.prepare(Path(folder), num_recordings=3), *COMMAND, *overrides]
+        command = [sys.executable, "train.py", *COMMAND, *overrides, *scene.prepare(Path(folder), num_recordings=3)]
         seconds = [_first_step([*command, f"run_root={folder}/runs_{number}"]) for number in range(rounds)]
     name = "time to the end of the first step, demo's network, {} x {}".format(*scene.sensor_hw)
     imports = [_imports() for _ in range(rounds)]
