@@ -165,7 +165,7 @@ class SignalHandling(BoundaryCallback):
 
 
 def _tell_unless_a_stop(unraisable: Any) -> None:
-    """A stop that a handler raised inside a weak reference's callback goes nowhere; the next boundary raises it again."""
+    """What a handler raises inside a weak reference's callback goes nowhere; the next boundary raises a stop again."""
     if not isinstance(unraisable.exc_value, StopRequested | SystemExit):
         sys.__unraisablehook__(unraisable)
 
