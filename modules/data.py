@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
@@ -121,6 +122,9 @@ class EventDataModule(LightningDataModule):
             persistent_workers=num_workers > 0,
             prefetch_factor=_PREFETCH if num_workers else None,
             worker_init_fn=prepare_worker,
+            # the first pass draws a seed that nothing here uses; from the global generator, it would shift the random
+            # numbers of a resumed process, whose first validation is not the run's first
+            generator=torch.Generator(),
             timeout=self._config.hardware.loader_timeout_s if num_workers else 0,
         )
 

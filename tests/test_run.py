@@ -54,19 +54,21 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
     assert "python validation.py dataset=gen4 checkpoint=" in printed
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "stop"), [(0, 5), (1, 7)])
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
-    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int
 ) -> None:
+    """After a stop at step 7, the run's second validation is the new process's first."""
     options = (
         "training.max_steps=12",
         "validation.val_check_interval=5",
         f"hardware.num_workers.train={workers}",
+        f"hardware.num_workers.eval={workers}",
         "model.backbone.stage.attention.drop_path=0.2",  # draws random numbers in each step
     )
     assert start(*options, project="unbroken") == 0
     with monkeypatch.context() as context:
-        stop_at(context, 5, signal.SIGTERM)
+        stop_at(context, stop, signal.SIGTERM)
         assert start(*options, project="stopped") == 128 + signal.SIGTERM
     assert start(*options, "resume=latest", project="stopped") == 0
 
