@@ -155,12 +155,24 @@ class EventDataModule(LightningDataModule):
 
 
 class _Loader(DataLoader):
-    """Notices before each pass that a worker has died since the last one, where PyTorch's would wait for it."""
+    """Notices before each pass that a worker has died since the last one, where PyTorch's would wait for it.
+
+    The first batch raises it, not the beginning of the pass: Lightning's counters are then as between two steps, and
+    the run can be saved.
+    """
 
     def __iter__(self) -> Any:
-        _error_if_any_worker_fails()
-        with signals_held_back():
-            return super().__iter__()
+        try:
+            _error_if_any_worker_fails()
+            with signals_held_back():
+                return super().__iter__()
+        except RuntimeError as death:
+            return _fail_at_first_batch(death)
+
+
+def _fail_at_first_batch(error: Exception) -> Iterator[SequenceBatch]:
+    raise error
+    yield  # what makes it an iterator
 
 
 def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> TrainingPlan:

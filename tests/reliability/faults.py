@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 
 from callbacks.checkpoint import CheckpointWriter
 from data.dataset import ChunkDataset
@@ -39,8 +40,16 @@ def sleep_in_step_3() -> None:
 
 
 def kill_children_in_step_7() -> None:
+    _kill_children_if(lambda module: module.global_step == 7)
+
+
+def kill_children_in_the_last_step_of_the_epoch() -> None:
+    _kill_children_if(lambda module: module.trainer.is_last_batch)
+
+
+def _kill_children_if(condition: Callable[[DetectionModule], bool]) -> None:
     def kill(module: DetectionModule, *_: object) -> None:
-        if module.global_step == 7:
+        if condition(module):
             for child in multiprocessing.active_children():
                 child.kill()
             time.sleep(0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -45,16 +46,28 @@ def test_a_worker_that_dies_while_it_is_waited_for(train: Train, tmp_path: Path)
 
 
 def test_an_idle_worker_that_dies_is_found_before_it_is_waited_for(train: Train, tmp_path: Path) -> None:
-    """The one for validation, in the step before a validation."""
-    program = train(
-        "hardware.num_workers.eval=1",
-        "validation.limit_val_batches=1.0",
-        "validation.val_check_interval=4",
-        prepare=faults.kill_children_in_step_7,
-    )
+    """The one for validation, in the step before a validation, which the resumed run makes up for."""
+    options = ("hardware.num_workers.eval=1", "validation.limit_val_batches=1.0", "validation.val_check_interval=4")
+    program = train(*options, prepare=faults.kill_children_in_step_7)
     assert program.exit_code() == 1, program.output()
     assert "is killed by signal: Killed" in program.output()
-    assert last_step(run_folder(tmp_path)) == 4
+    folder = run_folder(tmp_path)
+    assert last_step(folder) == 8
+    assert train(*options, "resume=latest", "training.max_steps=9").exit_code() == 0
+    history = json.loads((folder / "results.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [4, 8]
+
+
+def test_a_worker_that_dies_between_two_epochs_costs_no_step(train: Train, tmp_path: Path) -> None:
+    options = ("hardware.num_workers.train=1", "training.max_steps=30", "training.lr_scheduler.total_steps=30")
+    assert train(*options, "wandb.project_name=unbroken").exit_code() == 0
+    program = train(*options, prepare=faults.kill_children_in_the_last_step_of_the_epoch)
+    assert program.exit_code() == 1, program.output()
+    assert "is killed by signal: Killed" in program.output()
+    folder = run_folder(tmp_path)
+    assert 0 < last_step(folder) == len(losses(folder)) < 30
+    assert train(*options, "resume=latest").exit_code() == 0
+    assert losses(folder) == losses(run_folder(tmp_path, "unbroken"))
 
 
 def test_a_hanging_worker_shows_its_stack(train: Train, tmp_path: Path) -> None:
