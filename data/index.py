@@ -25,7 +25,7 @@ from config.schema import DatasetConfig
 from data.sequence import read_labels, read_npy
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class SplitIndex:
     label_frame: Int64[ndarray, " k"]  # frame index of each labelled frame
     class_counts: UInt16[ndarray, "k c"]  # boxes per class, as loaded
     unknown_ids: Int64[ndarray, " s"]  # boxes per sequence whose class id is not in the data set's list
+    left_out: Int64[ndarray, "s 2"]  # boxes per sequence that are not finite; that are flat or outside the frame
 
     def __len__(self) -> int:
         return len(self.names)
@@ -119,7 +120,7 @@ def load_index(dataset: DatasetConfig, split: str) -> SplitIndex:
     return index
 
 
-_Entry = tuple[int, ndarray, ndarray, int]  # frames, label frames, class counts, unknown ids
+_Entry = tuple[int, ndarray, ndarray, int, tuple[int, int]]  # frames, label frames, class counts, unknown ids, left out
 
 
 def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
@@ -134,11 +135,12 @@ def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
     known = class_id < dataset.num_classes
     cell = labels.box_image[known] * dataset.num_classes + class_id[known]
     counts = np.bincount(cell, minlength=len(labels.frames) * dataset.num_classes)
-    return len(t_us), labels.frames, counts.reshape(-1, dataset.num_classes).astype(np.uint16), int((~known).sum())
+    class_counts = counts.reshape(-1, dataset.num_classes).astype(np.uint16)
+    return len(t_us), labels.frames, class_counts, int((~known).sum()), labels.left_out
 
 
 def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: list[_Entry]) -> SplitIndex:
-    num_frames, label_frames, class_counts, unknown_ids = zip(*entries, strict=True)
+    num_frames, label_frames, class_counts, unknown_ids, left_out = zip(*entries, strict=True)
     return SplitIndex(
         split=folder,
         names=np.array(names),
@@ -148,6 +150,7 @@ def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: lis
         label_frame=np.concatenate(label_frames),
         class_counts=np.concatenate(class_counts),
         unknown_ids=np.array(unknown_ids, dtype=np.int64),
+        left_out=np.array(left_out, dtype=np.int64),
     )
 
 
@@ -162,6 +165,7 @@ def _known(index: SplitIndex | None) -> dict[tuple[str, bytes], _Entry]:
             index.label_frame[parts[i]],
             index.class_counts[parts[i]],
             int(index.unknown_ids[i]),
+            tuple(index.left_out[i].tolist()),
         )
         for i, name in enumerate(index.names)
     }

@@ -85,6 +85,7 @@ class Labels:
     frames: Int64[ndarray, " k"]  # ascending, counted from the stretch's first frame
     boxes: Float32[ndarray, "n 5"]  # class, x, y, w, h in pixels of the loaded frame; x, y is the top-left corner
     box_image: Int64[ndarray, " n"]  # position in `frames`, ascending
+    left_out: tuple[int, int] = (0, 0)  # boxes of the file that are not finite; that are flat or outside the frame
 
     @staticmethod
     def none() -> Labels:
@@ -183,8 +184,8 @@ def _scratch(frame_chw: tuple[int, int, int]) -> UInt8[ndarray, "c h w"]:
 def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
     """All labels of a sequence folder as `Sequence.labels` gives them.
 
-    Boxes that are not finite, of negative size or outside the frame are left out. Raises UserError where the files are
-    missing or damaged, or do not fit each other.
+    Boxes that are not finite, of no or negative size or outside the frame are left out and counted. Raises UserError
+    where the files are missing or damaged, or do not fit each other.
     """
     boxes_path = path / "labels_v2" / "labels.npz"
     frames_path = path / "event_representations_v2" / dataset.ev_repr_name / "objframe_idx_2_repr_idx.npy"
@@ -207,7 +208,8 @@ def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
     boxes = loaded_boxes(raw, dataset)
     is_finite = np.isfinite(raw["x"] + raw["y"] + raw["w"] + raw["h"])
     keep = is_finite & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
-    return Labels(frames.astype(np.int64), boxes[keep], box_image[keep])
+    left_out = int((~is_finite).sum()), int((is_finite & ~keep).sum())
+    return Labels(frames.astype(np.int64), boxes[keep], box_image[keep], left_out)
 
 
 def loaded_boxes(raw: ndarray, dataset: DatasetConfig) -> Float32[ndarray, "n 5"]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
@@ -85,6 +86,7 @@ class EventDataModule(LightningDataModule):
                     f"{self._config.dataset.num_classes} of dataset.classes ({len(unknown)} such sequences). "
                     "Is dataset=... the one that it was preprocessed for?"
                 )
+            _tell_of_boxes_left_out(index)
             self._indices[split] = index
         return self._indices[split]
 
@@ -247,6 +249,16 @@ class EvaluationSampler:
     def __iter__(self) -> Iterator[list[ChunkRead]]:
         for step in range(len(self)):
             yield self.plan.batch(step, self.rank)
+
+
+def _tell_of_boxes_left_out(index: SplitIndex) -> None:
+    not_finite, outside = index.left_out.sum(axis=0)
+    if not_finite + outside:
+        worst = index.path(index.left_out.sum(axis=1).argmax())
+        rank_zero_warn(
+            f"{index.split}: {not_finite + outside} boxes are left out ({not_finite} not finite, {outside} flat or "
+            f"outside the frame), most of them in {worst}. scripts/check_dataset.py lists them by sequence"
+        )
 
 
 def _identity(plan: TrainingPlan) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,6 +120,22 @@ def test_too_little_shared_memory_is_told_before_a_worker_dies(
     EventDataModule(make_config("hardware.num_workers.eval=1")).val_dataloader()
     with pytest.raises(UserError, match=r"/dev/shm .*hardware\.num_workers\.eval"):
         EventDataModule(make_config("hardware.num_workers.eval=4")).val_dataloader()
+
+
+def test_boxes_that_loading_leaves_out_are_counted_by_reason(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    labels = {
+        1: [(0, 1.0, 1.0, 5.0, 5.0), (0, np.nan, 1.0, 5.0, 5.0)],
+        2: [(0, 5.0, 5.0, -3.0, 4.0), (0, 900.0, 1.0, 5.0, 5.0), (1, 2.0, 2.0, 4.0, 4.0)],
+    }
+    write_sequence(tmp_path / "elsewhere" / "train" / "odd", 4, labels)
+    write_sequence(tmp_path / "elsewhere" / "train" / "good", 4, {1: labels[1][:1]})
+    data = EventDataModule(make_config(f"dataset.path={tmp_path / 'elsewhere'}"))
+    for _ in range(2):  # read, and from the index file
+        with pytest.warns(UserWarning, match=r"3 boxes are left out \(1 not finite, 2 flat .*most of them in .*/odd\."):
+            assert data.index("train").class_counts.sum() == 3
+        data = EventDataModule(make_config(f"dataset.path={tmp_path / 'elsewhere'}"))
 
 
 def test_mistakes_name_key_and_remedy(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
