@@ -8,6 +8,7 @@ instead of one dict per box keep a million predictions in tens of megabytes. Mat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int8
@@ -70,64 +71,69 @@ def match(
     Boxes are (left, top, width, height); frames are indices from 0. Boxes of a class outside 0..num_classes-1 take no
     part. `use_classes=False` lets any class match any other and keeps 100 predictions per frame over all classes.
     """
-    known, truth_known = _known(class_id, num_classes), _known(truth_class, num_classes)
-    frame, class_id, xywh, score = frame[known], class_id[known], xywh[known], score[known].astype(np.float64)
-    truth_frame, truth_class, truth_xywh = truth_frame[truth_known], truth_class[truth_known], truth_xywh[truth_known]
-
-    # pycocotools lists the boxes of a frame class by class even when it ignores classes: that settles equal scores.
-    truth_order = np.lexsort((truth_class, truth_frame))
-    order = np.lexsort((class_id, frame))
+    truth = _Boxes(truth_frame, truth_class, truth_xywh.astype(np.float64))
+    truth = truth.take(_by_frame_and_class(truth, num_classes))
+    found = _Boxes(frame, class_id, xywh.astype(np.float64))
+    order = _by_frame_and_class(found, num_classes)
+    found, score = found.take(order), score[order].astype(np.float64)
     if not use_classes:
-        order = order[np.lexsort((-score[order], frame[order]))]
-        class_id, truth_class, num_classes = np.zeros_like(class_id), np.zeros_like(truth_class), 1
-    else:
-        order = order[np.lexsort((-score[order], class_id[order], frame[order]))]
-    truth_frame, truth_class = truth_frame[truth_order], truth_class[truth_order]
-    truth_xywh = truth_xywh[truth_order].astype(np.float64)
+        found, truth, num_classes = found.of_one_class(), truth.of_one_class(), 1
 
-    group = frame[order].astype(np.int64) * num_classes + class_id[order]
-    rank = np.arange(len(order)) - np.searchsorted(group, group)
+    best_first = np.lexsort((-score, found.group(num_classes)))
+    group = found.group(num_classes)[best_first]
+    rank = np.arange(len(group)) - np.searchsorted(group, group)
     kept = rank < MAX_DETECTIONS[-1]
-    order, group, rank = order[kept], group[kept], rank[kept]
-    truth_group = truth_frame.astype(np.int64) * num_classes + truth_class
+    found, score, group, rank = found.take(best_first[kept]), score[best_first[kept]], group[kept], rank[kept]
 
-    truth_area = truth_xywh[:, 2] * truth_xywh[:, 3]
-    limits = np.array(list(AREAS.values()))
-    truth_counts = (truth_area >= limits[:, :1]) & (truth_area <= limits[:, 1:])
-    boxes = xywh[order].astype(np.float64)
-    area = boxes[:, 2] * boxes[:, 3]
-    counts = (area >= limits[:, :1]) & (area <= limits[:, 1:])
+    truth_group, truth_counts = truth.group(num_classes), truth.counts_in()
     truth_start, truth_stop = np.searchsorted(truth_group, group), np.searchsorted(truth_group, group, side="right")
-    ious, offsets = pair_ious(truth_xywh, truth_start, truth_stop, boxes)
+    ious, offsets = pair_ious(truth.xywh, truth_start, truth_stop, found.xywh)
     _, start, length = np.unique(group, return_index=True, return_counts=True)
+    stop = start + length
     outcome, truth_hit = _match_groups(
         ious,
         offsets,
         truth_counts,
-        counts,
+        found.counts_in(),
         start,
-        start + length,
+        stop,
         truth_start[start],
         truth_stop[start],
         IOU_THRESHOLDS,
     )
     return Matches(
-        frame[order],
-        class_id[order],
-        score[order],
-        rank,
-        outcome,
-        truth_frame,
-        truth_class,
-        truth_xywh,
-        truth_counts,
-        truth_hit,
-        num_classes,
+        found.frame, found.class_id, score, rank, outcome, *truth, truth_counts, truth_hit, num_classes=num_classes
     )
 
 
-def _known(class_id: Int[ndarray, " n"], num_classes: int) -> Bool[ndarray, " n"]:
-    return (class_id >= 0) & (class_id < num_classes)
+class _Boxes(NamedTuple):
+    """Boxes of many frames."""
+
+    frame: Int[ndarray, " n"]
+    class_id: Int[ndarray, " n"]
+    xywh: Float64[ndarray, "n 4"]
+
+    def take(self, rows: Int[ndarray, " m"]) -> _Boxes:
+        return _Boxes(*(values[rows] for values in self))
+
+    def of_one_class(self) -> _Boxes:
+        return self._replace(class_id=np.zeros_like(self.class_id))
+
+    def group(self, num_classes: int) -> Int64[ndarray, " n"]:
+        """A number for each pair of frame and class."""
+        return self.frame.astype(np.int64) * num_classes + self.class_id
+
+    def counts_in(self) -> Bool[ndarray, "areas n"]:
+        """Whether a box is of the sizes that each of `AREAS` counts."""
+        area = self.xywh[:, 2] * self.xywh[:, 3]
+        limits = np.array(list(AREAS.values()))
+        return (area >= limits[:, :1]) & (area <= limits[:, 1:])
+
+
+def _by_frame_and_class(boxes: _Boxes, num_classes: int) -> Int[ndarray, " m"]:
+    """Rows of the boxes of known classes, class by class: so pycocotools lists them, which settles equal scores."""
+    known = np.flatnonzero((boxes.class_id >= 0) & (boxes.class_id < num_classes))
+    return known[np.lexsort((boxes.class_id[known], boxes.frame[known]))]
 
 
 def pair_ious(
