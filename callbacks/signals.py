@@ -73,18 +73,24 @@ class SignalHandling(BoundaryCallback):
         self._signum: int | None = None
         self._alone = True
         self._previous: dict[int, Any] = {}
+        self._tell_unraisable = sys.unraisablehook
 
     def install(self) -> None:
         for signum in (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGCHLD):
             self._previous.setdefault(signum, signal.getsignal(signum))
             signal.signal(signum, self._child_has_ended if signum == signal.SIGCHLD else self._handle)
-
-        sys.unraisablehook = _tell_unless_a_stop
+        sys.unraisablehook = self._tell_unless_a_stop
 
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous.clear()
+        sys.unraisablehook = self._tell_unraisable
+
+    def _tell_unless_a_stop(self, unraisable: Any) -> None:
+        """What a handler raises inside a weak reference's callback goes nowhere; the next boundary raises it again."""
+        if not isinstance(unraisable.exc_value, StopRequested | SystemExit):
+            self._tell_unraisable(unraisable)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:
@@ -162,12 +168,6 @@ class SignalHandling(BoundaryCallback):
     def _raise_if(signum: int | None) -> None:
         if signum:
             raise StopRequested(signum)
-
-
-def _tell_unless_a_stop(unraisable: Any) -> None:
-    """What a handler raises inside a weak reference's callback goes nowhere; the next boundary raises a stop again."""
-    if not isinstance(unraisable.exc_value, StopRequested | SystemExit):
-        sys.__unraisablehook__(unraisable)
 
 
 def _is_inside_the_loader(frame: FrameType | None) -> bool:
