@@ -56,7 +56,13 @@ def check_dataset(dataset: DatasetConfig) -> Iterator[Problem]:
 
 
 def check_model(model: ModelConfig) -> Iterator[Problem]:
-    """Attention heads must divide the channels of every stage."""
+    """Attention heads must divide the channels of every stage; a map must keep its size."""
+    lstm = model.backbone.stage.lstm
+    if lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
+        yield Problem(
+            "model.backbone.stage.lstm.dws_conv_kernel_size",
+            f"{lstm.dws_conv_kernel_size} is even: only an odd kernel keeps the size of the hidden state",
+        )
     dim_head = model.backbone.stage.attention.dim_head
     for dim in model.backbone.stage_dims:
         if dim % dim_head:

@@ -61,7 +61,7 @@ class BackboneConfig(Strict):
     name: Literal["MaxViTRNN"]
     compile: CompileConfig
     input_channels: PositiveInt
-    enable_masking: bool
+    enable_masking: Literal[False]  # no data set here makes token masks
     partition_split_32: PositiveInt
     embed_dim: PositiveInt
     dim_multiplier: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]

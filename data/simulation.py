@@ -15,14 +15,11 @@ import numpy as np
 from jaxtyping import UInt64
 from numpy.random import default_rng
 
+from data.labels import BOX_DTYPE
 from data.traffic_scene import Scene
 from data.traffic_street import make_scene
 
 LABEL_RATE_HZ = 30
-BOX_DTYPE = np.dtype(
-    [("t", "<i8"), ("x", "<f4"), ("y", "<f4"), ("w", "<f4"), ("h", "<f4"),
-     ("class_id", "<u4"), ("track_id", "<u4"), ("class_confidence", "<f4")]
-)  # fmt: skip
 EVENT_DTYPES = {"x": "<u2", "y": "<u2", "t": "<i8", "p": "u1"}
 PIXEL_MODEL = {
     "pos_thres": 0.5,

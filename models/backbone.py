@@ -7,7 +7,6 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from config.errors import UserError
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
 from models.attention import NORM_EPS, MaxVitBlock
 from models.lstm import Lstm2d, LstmState
@@ -107,7 +106,6 @@ class RecurrentBackbone(nn.Module):
         self, config: BackboneConfig, partition_size: tuple[int, int], activation_checkpointing: bool = False
     ) -> None:
         super().__init__()
-        _check(config)
         in_dims = (config.input_channels, *config.stage_dims[:-1])
         strides = (config.stem.patch_size, 2, 2, 2)
         self.stages = nn.ModuleList(
@@ -134,14 +132,3 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     """What matrix products with `weight` compute in: its own type, or autocast's."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-
-
-def _check(config: BackboneConfig) -> None:
-    if config.enable_masking:
-        raise UserError("model.backbone.enable_masking=true: no data set here makes token masks. Set it to false")
-    lstm = config.stage.lstm
-    if lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
-        raise UserError(
-            f"model.backbone.stage.lstm.dws_conv_kernel_size={lstm.dws_conv_kernel_size} must be odd, "
-            "so that the hidden state keeps its size"
-        )

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from config.errors import UserError
 from models.backbone import Downsample, RecurrentBackbone
 from tests.network import (
     PARTITION_SIZE,
@@ -112,16 +111,3 @@ def test_patches_overlap_or_touch(overlap, kernel):
     layer = Downsample(20, 16, 4, config)
     assert layer.conv.kernel_size == kernel
     assert layer(torch.zeros(1, 20, 64, 128)).shape == (1, 16, 32, 16)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "model.backbone.enable_masking=true",
-        "model.backbone.stage.lstm.dws_conv_kernel_size=4",
-    ],
-)
-def test_settings_that_cannot_work_are_refused_by_name(setting):
-    config = model_config("model.backbone.stage.lstm.dws_conv=true", setting).backbone
-    with pytest.raises(UserError, match=setting.split("=")[0]):
-        RecurrentBackbone(config, PARTITION_SIZE)

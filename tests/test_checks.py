@@ -31,6 +31,11 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
             "make it [6, 10]",
         ),
         (["model.backbone.embed_dim=48"], "model.backbone.stage.attention.dim_head", "32 does not divide the 48"),
+        (
+            ["model.backbone.stage.lstm.dws_conv=true", "model.backbone.stage.lstm.dws_conv_kernel_size=4"],
+            "model.backbone.stage.lstm.dws_conv_kernel_size",
+            "4 is even",
+        ),
         (["dataset.ev_repr_name=stacked_histogram_dt=20_nbins=10"], "dataset.ev_repr_name", "says 20 ms and 10 bins"),
         (["dataset.ev_repr_name=voxels"], "dataset.ev_repr_name", "stacked_histogram_dt=<ms>_nbins=<bins>"),
         (["dataset.class_groups.small=[cat]"], "dataset.class_groups.small", "'cat' is no class"),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from data.simulation import BOX_DTYPE, simulate_events, write_recording
+from data.labels import BOX_DTYPE
+from data.simulation import simulate_events, write_recording
 from data.traffic_street import make_scene
 
 SMALL = (120, 214)
