@@ -78,6 +78,7 @@ def _typed(value: Any) -> str:
 def _allowed(details: ErrorDetails) -> str:
     if details["type"] == "literal_error":
         text = details["ctx"]["expected"]
+        text = text.lower() if text in ("True", "False") else text  # as in YAML
     else:
         text = EXPECTED.get(details["type"]) or details["msg"].removeprefix("Input should be ")
     if text.startswith(("greater", "less")):

@@ -140,6 +140,7 @@ def test_all_mistakes_at_once_each_with_its_place() -> None:
             "training.max_steps=1e5",
             "+experiment/gen5=x",
             "model.head.num_classes=3",
+            "model.backbone.enable_masking=true",
         ]
     )
     assert "number" in said["training.learning_rate"]
@@ -151,6 +152,7 @@ def test_all_mistakes_at_once_each_with_its_place() -> None:
     assert "write 100000" in said["training.max_steps"]
     assert "experiment/gen4" in said["experiment/gen5"]
     assert "8 classes: pedestrian" in said["model.head.num_classes"]
+    assert said["model.backbone.enable_masking"].startswith("is true; allowed: false")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "true", "[1]", "'0.1'"])
