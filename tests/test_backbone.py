@@ -111,3 +111,19 @@ def test_patches_overlap_or_touch(overlap, kernel):
     layer = Downsample(20, 16, 4, config)
     assert layer.conv.kernel_size == kernel
     assert layer(torch.zeros(1, 20, 64, 128)).shape == (1, 16, 32, 16)
+
+
+def test_no_gradient_is_lost_in_bfloat16():
+    """Sums over all cells of a map want more than its eight bits."""
+    torch.manual_seed(0)
+    backbone = RecurrentBackbone(model_config().backbone, PARTITION_SIZE)
+    frames = torch.randint(0, 3, (1, 2, 20, 192, 256), dtype=torch.uint8)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            features, _ = backbone(frames, None)
+        sum(maps.float().square().sum() for maps in features).backward()
+        gradients.append({name: weight.grad for name, weight in backbone.named_parameters()})
+    for name, expected in gradients[0].items():
+        assert (gradients[1][name] - expected).norm() < 0.1 * expected.norm(), name
