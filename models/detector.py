@@ -38,10 +38,7 @@ class Detector(nn.Module):
         """`partition_size`: height and width of an attention window in cells, the same at every stage.
 
         `activation_checkpointing` computes the backbone's activations again in the backward pass instead of keeping
-        them: a third of the memory for about a third more time.
-
-        Raises:
-            UserError: the settings contradict each other; the message names the key.
+        them: a fifth of the memory for half as much time again.
         """
         super().__init__()
         self.postprocess_config = config.postprocess
