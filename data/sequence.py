@@ -22,6 +22,7 @@ from config.schema import DatasetConfig
 from data.frame_store import FrameStore, compact_path
 from data.pixel_map import FreePixelMap, PixelMap
 
+_BOX_FIELDS = ["class_id", "x", "y", "w", "h"]
 _REMEDY = "Run scripts/preprocess.py for this recording again; scripts/check_dataset.py lists all damaged files"
 
 
@@ -145,9 +146,7 @@ class Sequence:
 
     def t_us(self, start: int, stop: int) -> Int64[ndarray, " l"]:
         """End of each frame's window; -1 past the end of the sequence."""
-        if self._t_us is None:
-            self._t_us = read_npy(self._representation / "timestamps_us.npy").astype(np.int64)
-        t_us = self._t_us[start:stop]
+        t_us = self._all_t_us()[start:stop]
         return np.pad(t_us, (0, stop - start - len(t_us)), constant_values=-1)
 
     def labels(self, start: int, stop: int) -> Labels:
@@ -171,8 +170,20 @@ class Sequence:
         if self._reader is None:
             path = self._representation / self._dataset.frames_file_name
             compact = compact_path(path)
-            self._reader = FrameStore(compact) if compact.is_file() else Hdf5Frames(path)
+            reader = FrameStore(compact) if compact.is_file() else Hdf5Frames(path)
+            num_windows = len(self._all_t_us())
+            if len(reader) != num_windows:
+                reader.close()
+                raise UserError(
+                    f"{reader.path}: {len(reader)} frames, but timestamps_us.npy has {num_windows}. {_REMEDY}"
+                )
+            self._reader = reader
         return self._reader
+
+    def _all_t_us(self) -> Int64[ndarray, " n"]:
+        if self._t_us is None:
+            self._t_us = read_npy(self._representation / "timestamps_us.npy").astype(np.int64)
+        return self._t_us
 
 
 @lru_cache(maxsize=1)
@@ -192,8 +203,8 @@ def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
     frames = read_npy(frames_path)
     try:
         with np.load(boxes_path) as content:
-            raw, first_box = content["labels"], content["objframe_idx_2_label_idx"]
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raw, first_box = content["labels"][_BOX_FIELDS], content["objframe_idx_2_label_idx"]
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile, IndexError) as error:
         raise UserError(f"{boxes_path} is missing or damaged ({error}). {_REMEDY}") from error
     if len(frames) != len(first_box) or (len(first_box) and not first_box[-1] <= len(raw)):
         raise UserError(

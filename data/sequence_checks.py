@@ -113,8 +113,8 @@ def _check_boxes(
     values = np.stack([raw[name] for name in "xywh"], axis=1)
     strange = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(strange):
-        yield Fault(path, f"{len(strange)} boxes are not finite, the first is box {strange[0]}", _AGAIN)
-        return
+        what = f"{len(strange)} boxes are not finite, the first is box {strange[0]}"
+        yield Fault(path, what, f"Loading drops them. {_AGAIN}", spoils=len(strange) > len(raw) / 2)
     unknown = np.flatnonzero(raw["class_id"] >= dataset.num_classes)
     if len(unknown):
         ids = sorted(set(raw["class_id"][unknown].tolist()))
@@ -167,9 +167,6 @@ def _check_frames(path: Path, dataset: DatasetConfig, facts: SequenceFacts, num_
             what = f"frames are {sequence.frame_chw}, but the config says {expected} (channels, height, width)"
             remedy = "Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
             facts.faults.append(Fault(frames_path, what, remedy))
-        elif len(sequence) != facts.num_frames:
-            what = f"{len(sequence)} frames, but timestamps_us.npy has {facts.num_frames}"
-            facts.faults.append(Fault(frames_path, what, _AGAIN))
         else:
             for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():
                 try:

@@ -37,11 +37,11 @@ def change_boxes(sequence: Path, **changes: object) -> None:
     np.savez(path, **arrays)
 
 
-def change_field(sequence: Path, field: str, value: float) -> None:
-    """Set a field of the second box."""
+def change_field(sequence: Path, field: str, value: float, which: int | slice = 1) -> None:
+    """Set a field, of the second box unless `which` says more."""
     with np.load(sequence / "labels_v2" / "labels.npz") as content:
         boxes = content["labels"]
-    boxes[field][1] = value
+    boxes[field][which] = value
     change_boxes(sequence, labels=boxes)
 
 
@@ -99,7 +99,7 @@ FAULTS: list[tuple[Callable[[Path], object], str, str]] = [
     (lambda s: np.save(s / REPRESENTATION / "objframe_idx_2_repr_idx.npy", np.arange(3)), "index maps do not fit", ""),
     (lambda s: change_boxes(s, objframe_idx_2_label_idx=np.array([0, 1, 2, 3, 4, 99])), "does not fit the boxes", ""),
     (lambda s: change_field(s, "t", 0), "labelled frame 1 is 250 ms away from its window", "preprocess"),
-    (lambda s: change_field(s, "x", np.nan), "1 boxes are not finite, the first is box 1", "preprocess"),
+    (lambda s: change_field(s, "x", np.nan, slice(None)), "6 boxes are not finite, the first is box 0", "preprocess"),
     (lambda s: change_field(s, "class_id", 8), "class ids [8] of 1 boxes", "dataset=..."),
     (lambda s: (s / "labels_v2" / "labels.npz").unlink(), "labels.npz: missing or damaged", "preprocess"),
     (lambda s: (s / "labels_v2" / "labels.npz").write_bytes(b""), "labels.npz: missing or damaged", "preprocess"),
@@ -125,10 +125,17 @@ def test_what_training_does_not_suffer_from_is_a_note(dataset: DatasetConfig) ->
     shutil.rmtree(dataset.path / "test")
     write_sequence(dataset.path / "train" / "sequence_8", 5, {})
     change_field(dataset.path / "train" / "sequence_1", "x", 500.0)
+    change_field(dataset.path / "train" / "sequence_2", "x", np.nan)
     report = check_dataset(dataset, thorough=True)
     assert report.spoiled == []
     notes = "\n".join(map(str, report.faults))
-    for text in ("test: not found", "sequence_8", "no labelled frame", "1 boxes lie outside of 16 x 24 pixels"):
+    for text in (
+        "test: not found",
+        "sequence_8",
+        "no labelled frame",
+        "1 boxes lie outside of 16 x 24 pixels",
+        "1 boxes are not finite",
+    ):
         assert text in notes
 
 

@@ -13,7 +13,7 @@ from config.schema import DatasetConfig
 from data.frame_store import compact_path, write_frame_store
 from data.pixel_map import FreePixelMap, PixelMap
 from data.sequence import Sequence
-from tests.conftest import CHANNELS, FRAME_HW, FRAMES_FILE, REPRESENTATION, damage_frame, write_sequence
+from tests.conftest import CHANNELS, FRAME_HW, FRAMES_FILE, REPRESENTATION, damage_frame, write_frames, write_sequence
 
 GOLDEN = Path(__file__).parent / "golden"
 FLIP = PixelMap(np.arange(FRAME_HW[0]), np.arange(FRAME_HW[1])[::-1])
@@ -61,6 +61,21 @@ def test_changing_labels_does_not_change_the_sequence(folder: Path, dataset: Dat
     sequence = Sequence(folder, dataset)
     sequence.labels(0, 7).boxes[:] = -1
     assert (sequence.labels(0, 7).boxes >= 0).all()
+
+
+def test_fewer_frames_than_times_are_an_error_not_empty_frames(folder: Path, dataset: DatasetConfig) -> None:
+    write_frames(folder / REPRESENTATION / FRAMES_FILE, np.zeros((6, CHANNELS, *FRAME_HW), np.uint8))
+    with pytest.raises(UserError, match=rf"{FRAMES_FILE}: 6 frames, but timestamps_us.npy has 7.*preprocess.py"):
+        Sequence(folder, dataset).frames(0, 3)
+
+
+def test_labels_without_a_field_name_the_file(folder: Path, dataset: DatasetConfig) -> None:
+    path = folder / "labels_v2" / "labels.npz"
+    content = dict(np.load(path))
+    content["labels"] = content["labels"][["t", "x", "y", "h", "class_id"]]
+    np.savez(path, **content)
+    with pytest.raises(UserError, match=r"labels.npz is missing or damaged.*w"):
+        Sequence(folder, dataset).labels(0, 3)
 
 
 @pytest.mark.parametrize("pixel_map", [None, FLIP, FreePixelMap(np.arange(96)[::-1].reshape(FRAME_HW))])
