@@ -72,11 +72,18 @@ class CheckpointWriter(BoundaryCallback):
         if trainer.sanity_checking:
             return
         self._validation_pending = False
+        self._save_best(trainer)  # first, so that the last one knows it
         self.save_last(trainer)
-        self._save_best(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save_last(trainer)
+        if not self.save_last(trainer):
+            raise UserError(
+                f"the end of the training is not saved: {self._io.error}. The last checkpoint is {self.last}"
+            )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validation_pending:  # the one at the very end was cut short: the resumed run had nothing to train
+            _run_missed_validation(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # all come between two steps, when nothing is half done; but data fail in one process, and saving takes all
@@ -98,16 +105,17 @@ class CheckpointWriter(BoundaryCallback):
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
-    def save_last(self, trainer: Trainer) -> None:
-        """Write last_epoch=EEE-step=S.ckpt and remove the one before it."""
+    def save_last(self, trainer: Trainer) -> bool:
+        """Write last_epoch=EEE-step=S.ckpt and remove the one before it; return whether it could be written."""
         path = self.folder / f"last_epoch={self._epoch:03d}-step={trainer.global_step}.ckpt"
         self._saved_at = time.monotonic()
         if not self._save(trainer, path):
-            return
+            return False
         self._saved_step = trainer.global_step
         if self.last not in (None, path) and trainer.is_global_zero:
             self.last.unlink(missing_ok=True)
         self.last = path
+        return True
 
     def _save_best(self, trainer: Trainer) -> None:
         metric = trainer.callback_metrics.get(f"val/{MONITOR}")
@@ -142,11 +150,12 @@ class CheckpointWriter(BoundaryCallback):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "validation_pending": self._validation_pending}
+        return {"best": self.best, "validation_pending": self._validation_pending, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = [entry for entry in state_dict["best"] if (self.folder / entry["file"]).is_file()]
         self._validation_pending = state_dict["validation_pending"]
+        self._epoch = state_dict["epoch"]
         self.last = newest_last(self.folder)
 
 
@@ -157,7 +166,11 @@ def newest_last(folder: Path) -> Path | None:
 
 def _run_missed_validation(trainer: Trainer) -> None:
     """Make up for a validation that a stop cut short: Lightning would skip it on resume."""
+    validation = trainer.fit_loop.epoch_loop.val_loop
     trainer.validating = True
-    trainer.fit_loop.epoch_loop.val_loop.restarting = False
-    trainer.fit_loop.epoch_loop.val_loop.run()
+    validation.restarting = False
+    validation.run()
     trainer.training = True
+    # else it passes for the validation at the end of the coming epoch, which would be over before its first step
+    validation._has_run = False
+    validation.reset_restart_stage()

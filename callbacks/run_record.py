@@ -100,13 +100,11 @@ def _git(*arguments: str) -> str:
 
 
 class RunRecord(Callback):
-    """Keeps results.json up to date and logs speed, data waiting time and memory."""
+    """Remembers validations and time, also over resumes, and logs speed and data waiting time."""
 
-    def __init__(self, run: RunFolder, writer: CheckpointWriter, watch: LoaderWatch) -> None:
-        self._run = run
-        self._writer = writer
+    def __init__(self, watch: LoaderWatch) -> None:
         self._watch = watch
-        self._history: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
         self._seconds_before = 0.0  # of the same run, before it was resumed
         self._started = time.monotonic()
         self._step_started = 0.0
@@ -136,17 +134,39 @@ class RunRecord(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch.take_waited_s()
-        if not trainer.is_global_zero or pl_module.result is None:
-            return
-        metrics = pl_module.result.metrics
-        self._history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **metrics})
-        folder = self._run.path / "confusion_matrix"
-        with failed_writes_are_told(folder):
-            write_confusion_matrix(pl_module.result.confusion, folder)
-        self._write(trainer, pl_module, "running")
+        if pl_module.result is not None:
+            metrics = pl_module.result.metrics
+            self.history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **metrics})
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, pl_module, "finished")
+    def duration(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history, "seconds": self.duration()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+        self._seconds_before = state_dict["seconds"]
+
+
+class ResultsFile(Callback):
+    """Keeps results.json, curves and confusion matrix up to date. Comes after the writer, whose files it names."""
+
+    def __init__(self, run: RunFolder, record: RunRecord, writer: CheckpointWriter) -> None:
+        self._run = run
+        self._record = record
+        self._writer = writer
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and pl_module.result is not None:
+            folder = self._run.path / "confusion_matrix"
+            with failed_writes_are_told(folder):
+                write_confusion_matrix(pl_module.result.confusion, folder)
+            self._write(trainer, pl_module, "running")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._record.train_steps or pl_module.result is not None:  # else the run was finished before
+            self._write(trainer, pl_module, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._write(trainer, pl_module, str(exception).splitlines()[0] if str(exception) else type(exception).__name__)
@@ -154,24 +174,24 @@ class RunRecord(Callback):
     def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         if not trainer.is_global_zero:
             return
-        best = max(self._history, key=lambda entry: entry["AP"], default=None)
-        duration = self._duration()
+        record, history = self._record, self._record.history
+        best = max(history, key=lambda entry: entry["AP"], default=None)
         content = {
             "run_id": self._run.run_id,
             "status": status,
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
-            "duration_s": round(duration, 1),
-            "seconds_per_step": self.train_seconds / max(1, self.train_steps),
-            "steps_per_s": self.train_steps / max(1e-9, self.train_seconds),
+            "duration_s": round(record.duration(), 1),
+            "seconds_per_step": record.train_seconds / max(1, record.train_steps),
+            "steps_per_s": record.train_steps / max(1e-9, record.train_seconds),
             "peak_memory_mb": peak_memory_mb(),
             "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "best": best,
             "best_checkpoint": self._writer.best[0]["file"] if self._writer.best else None,
-            "last": self._history[-1] if self._history else None,
+            "last": history[-1] if history else None,
             "last_checkpoint": self._writer.last.name if self._writer.last else None,
             **(results_dict(pl_module.result) if pl_module.result else {}),  # of the last validation
-            "history": self._history,
+            "history": history,
         }
         path = self._run.path / "results.json"
         with failed_writes_are_told(path):
@@ -182,16 +202,6 @@ class RunRecord(Callback):
             path = self._run.path / "curves.png"
             with failed_writes_are_told(path):
                 curves.save(path)
-
-    def _duration(self) -> float:
-        return self._seconds_before + time.monotonic() - self._started
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self._history, "seconds": self._duration()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._history = state_dict["history"]
-        self._seconds_before = state_dict["seconds"]
 
 
 def peak_memory_mb() -> float:

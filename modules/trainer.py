@@ -12,7 +12,7 @@ from callbacks.faults import CompleteEvaluation, DamageCounter
 from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
-from callbacks.run_record import RunRecord
+from callbacks.run_record import ResultsFile, RunRecord
 from callbacks.signals import LoaderWatch, SignalHandling
 from callbacks.visualization import DetectionPictures, ResultMedia
 from config.hardware import Device
@@ -40,8 +40,9 @@ def training_trainer(
         *([pictures] if settings.enable else []),
         ResultMedia(),
         progress_callback(),
-        RunRecord(run, writer, watch),
-        writer,  # last: what the others keep is in the checkpoint
+        record := RunRecord(watch),
+        writer,  # what those before it keep is in the checkpoint
+        ResultsFile(run, record, writer),
     ]
     by_steps = config.validation.val_check_interval is not None
     trainer = Trainer(

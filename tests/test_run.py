@@ -83,33 +83,49 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize(
+    ("when", "at"),
+    [
+        (("validation.val_check_interval=4",), 4),
+        (("validation.val_check_interval=null", "validation.check_val_every_n_epoch=1"), 6),  # the first epoch's end
+        (("validation.val_check_interval=14",), 14),  # the end of the training
+    ],
+)
 def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
-    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: tuple[str, ...], at: int
 ) -> None:
     original = DetectionModule.validation_step
 
     def validation_step(self: DetectionModule, batch: object, batch_idx: int) -> dict:
-        if batch_idx == 1:
+        if batch_idx == 1 and self.global_step == at:
             os.kill(os.getpid(), signal.SIGHUP)
         return original(self, batch, batch_idx)
 
-    options = ("training.max_steps=6", "validation.val_check_interval=4")
+    options = ("training.max_steps=14", *when)
+    assert start(*options, project="unbroken") == 0
     with monkeypatch.context() as context:
         context.setattr(DetectionModule, "validation_step", validation_step)
         assert start(*options) == 128 + signal.SIGHUP
     assert start(*options, "resume=latest") == 0
 
-    results = json.loads((run_folder(tmp_path) / "results.json").read_text())
-    assert [entry["step"] for entry in results["history"]] == [4]
-    assert results["protocol"]["labelled_frames"] == results["protocol"]["evaluated_frames"] == 10
-    assert len(losses(run_folder(tmp_path))) == 6
+    unbroken, stopped = run_folder(tmp_path, "unbroken"), run_folder(tmp_path)
+    expected, results = (json.loads((run / "results.json").read_text()) for run in (unbroken, stopped))
+    assert results["history"] == expected["history"]
+    assert at in [entry["step"] for entry in results["history"]]
+    for key in ("status", "steps", "protocol", "best_checkpoint", "last_checkpoint"):
+        assert results[key] == expected[key], key
+    assert results["status"] == "finished"
+    for name in (results["best_checkpoint"], results["last_checkpoint"]):
+        assert (stopped / "checkpoints" / name).is_file()
+    assert losses(stopped) == losses(unbroken)
+    assert len(losses(stopped)) == 14
 
 
 def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 2, signal.SIGUSR1)
     saved = []
     monkeypatch.setattr(
-        "callbacks.checkpoint.CheckpointWriter.save_last", lambda self, trainer: saved.append(trainer.global_step)
+        "callbacks.checkpoint.CheckpointWriter.save_last", lambda self, trainer: not saved.append(trainer.global_step)
     )
     assert start("training.max_steps=5") == 0
     assert saved == [3, 5]
