@@ -15,7 +15,8 @@ from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import UserError
 from config.schema import CheckpointConfig
 from data.workers import kill_workers
-from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO, step_of
+from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
+from modules.run_folder import step_of
 
 MONITOR = "AP"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
 from config.errors import UserError
+from modules.run_folder import step_of
 
 TEMPORARY_PREFIX = ".writing-"
 
@@ -86,9 +86,3 @@ def newest_loadable(folder: Path) -> Path:
             continue
         return path
     raise UserError(f"{folder}: no checkpoint to go on from. " + "; ".join(problems))
-
-
-def step_of(path: Path) -> int:
-    """Return the training step that a checkpoint's name tells, -1 if it tells none."""
-    match = re.search(r"step=(\d+)", path.name)
-    return int(match[1]) if match else -1

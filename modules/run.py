@@ -163,6 +163,9 @@ def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
     run = RunFolder(Path(path))
     if is_first_process():
         run.lock()
+        moved = run.set_aside_later_than(Path(checkpoint)) if checkpoint else []
+        if moved:
+            _say(f"Later checkpoints are left behind, in {moved[0].parent}: {', '.join(path.name for path in moved)}")
     return run, Path(checkpoint) if checkpoint else None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import re
 import secrets
 import shlex
 import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -56,8 +59,7 @@ class RunFolder:
         """
         path = Path(wanted).expanduser()
         if wanted == "latest":
-            files = project_folder.glob("*/checkpoints/*.ckpt")
-            newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+            newest = _newest(project_folder.glob("*/checkpoints/*.ckpt"))
             if newest is None:
                 raise UserError(f"resume=latest: no run with a checkpoint under {project_folder}. Leave resume= out")
             return cls(newest.parent.parent), None
@@ -75,6 +77,16 @@ class RunFolder:
         known = ", ".join(sorted(run.name for run in project_folder.glob("*") if run.is_dir())) or "none"
         raise UserError(f"resume={wanted}: no such run, folder or checkpoint. Runs under {project_folder}: {known}")
 
+    def set_aside_later_than(self, checkpoint: Path) -> list[Path]:
+        """Move checkpoints of later steps to checkpoints/abandoned: else `resume=latest` would mix two histories."""
+        moved = []
+        for path in sorted(self.checkpoints.glob("*.ckpt")):
+            if step_of(path) > step_of(checkpoint):
+                moved.append(self.checkpoints / "abandoned" / path.name)
+                moved[-1].parent.mkdir(exist_ok=True)
+                path.replace(moved[-1])
+        return moved
+
     def lock(self) -> None:
         """Keep a second process from writing into the same run; the lock ends with the process."""
         self._lock = (self.path / ".lock").open("w")
@@ -89,6 +101,12 @@ def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
     folder = checkpoint.resolve().parent
     inside = folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file()
     return RunFolder(folder.parent) if inside else None
+
+
+def step_of(path: Path) -> int:
+    """Return the training step that a checkpoint's name tells, -1 if it tells none."""
+    match = re.search(r"step=(\d+)", path.name)
+    return int(match[1]) if match else -1
 
 
 def with_recorded_command(overrides: list[str]) -> list[str]:
@@ -114,9 +132,17 @@ def with_recorded_command(overrides: list[str]) -> list[str]:
 
 
 def _newest_project(root: Path) -> str | None:
-    checkpoints = root.glob("*/*/checkpoints/*.ckpt")
-    newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
+    newest = _newest(root.glob("*/*/checkpoints/*.ckpt"))
     return newest.parents[2].name if newest else None
+
+
+def _newest(files: Iterable[Path]) -> Path | None:
+    """The file written last. A running training may remove one at any moment."""
+    times = {}
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            times[file] = file.stat().st_mtime
+    return max(times, key=times.__getitem__, default=None)
 
 
 def _key(override: str) -> str:

@@ -16,6 +16,7 @@ from config.schema import ValidationConfig
 from modules.checkpoint_file import read_checkpoint
 from modules.detection import DetectionModule
 from modules.run import validate
+from modules.run_folder import step_of
 from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
 from tests.runs import NETWORK, losses, run_folder
 
@@ -119,6 +120,22 @@ def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
         assert (stopped / "checkpoints" / name).is_file()
     assert losses(stopped) == losses(unbroken)
     assert len(losses(stopped)) == 14
+
+
+def test_an_older_checkpoint_s_run_leaves_the_later_ones_behind(start, tmp_path: Path) -> None:
+    options = ("checkpoint.every_n_steps=3", "validation.limit_val_batches=0", "training.lr_scheduler.total_steps=20")
+    assert start("training.max_steps=3", *options) == 0
+    folder = run_folder(tmp_path)
+    (older,) = (folder / "checkpoints").iterdir()
+    kept = older.read_bytes()
+    assert start("training.max_steps=9", *options, "resume=latest") == 0
+    older.write_bytes(kept)
+
+    assert start("training.max_steps=5", "training.learning_rate=1e-5", *options, f"resume={older}") == 0
+    assert [step_of(path) for path in (folder / "checkpoints").glob("*.ckpt")] == [5]
+    assert [step_of(path) for path in (folder / "checkpoints" / "abandoned").iterdir()] == [9]
+    assert start("training.max_steps=6", *options, "resume=latest") == 0
+    assert list(losses(folder)) == list(range(6))
 
 
 def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
