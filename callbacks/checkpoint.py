@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.boundary import BoundaryCallback
 from callbacks.faults import TooMuchDamageError
+from callbacks.gradient_guard import TooManySkippedStepsError
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import UserError
 from config.schema import CheckpointConfig
@@ -89,7 +90,8 @@ class CheckpointWriter(BoundaryCallback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # all come between two steps, when nothing is half done; but data fail in one process, and saving takes all
         data_fail = exception is self._signals.loader_error or isinstance(exception, TooMuchDamageError)
-        if isinstance(exception, StopRequested) or (data_fail and trainer.world_size == 1):
+        all_agree = isinstance(exception, StopRequested | TooManySkippedStepsError)
+        if all_agree or (data_fail and trainer.world_size == 1):
             self.save_last(trainer)
         kill_workers()  # the loader's own farewell waits seconds for each that hangs
 

@@ -18,10 +18,14 @@ class TooMuchDamageError(UserError):
 
 
 class DamageCounter(BoundaryCallback):
-    """Counts what the loader could not read. The frames came as zeros without labels, with the lane's state reset."""
+    """Counts what the loader could not read. The frames came as zeros without labels, with the lane's state reset.
+
+    A chunk that is met again, in the next validation or epoch, counts once; a resumed run counts anew, as the data may
+    have been mended.
+    """
 
     def __init__(self, log_file: Path, limit: int) -> None:
-        self.count = 0
+        self._places: set[str] = set()
         self._log_file = log_file
         self._limit = limit
 
@@ -37,22 +41,16 @@ class DamageCounter(BoundaryCallback):
 
     def _note(self, trainer: Trainer, batch: SequenceBatch) -> None:
         for fault in batch.faults:
-            self.count += 1
+            self._places.add(fault)
             print(f"damaged chunk skipped at step {trainer.global_step}: {fault}", flush=True)
             append_line(self._log_file, f"step {trainer.global_step}: {fault}")
 
     def _check(self) -> None:
-        if self.count > self._limit:
+        if len(self._places) > self._limit:
             raise TooMuchDamageError(
-                f"{self.count} damaged chunks, more than training.max_damaged_chunks={self._limit}. They stand in "
-                f"{self._log_file}: preprocess these sequences again, or raise the limit"
+                f"{len(self._places)} damaged chunks, more than training.max_damaged_chunks={self._limit}. They "
+                f"stand in {self._log_file}: preprocess these sequences again, or raise the limit"
             )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.count = state_dict["count"]
 
 
 class CompleteEvaluation(Callback):

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from callbacks.boundary import BoundaryCallback
 from config.errors import UserError
 from data.batch import SequenceBatch
 from modules.tolerance import append_line
 
 
-class GradientGuard(Callback):
+class TooManySkippedStepsError(UserError):
+    """Raised between two steps. Weights and moments are those of before, as no skipped step touched them."""
+
+
+class GradientGuard(BoundaryCallback):
     """Keeps a step whose gradient is not finite from touching weights, batch-norm statistics or hidden states.
 
     The decision stays on the device: the fused optimiser skips by its `found_inf` flag, and under 16-bit precision the
@@ -32,10 +37,13 @@ class GradientGuard(Callback):
         self._flags: list[Tensor] = []
         self._addresses: deque[dict[str, Any]] = deque(maxlen=check_every)
         self._in_a_row = 0
+        self._exceeded_at: int | None = None  # step
+        self._rank = 0
         self._buffers: list[Tensor] = []
         self._kept: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._rank = trainer.global_rank
         self._buffers = [buffer for buffer in pl_module.buffers() if buffer.is_floating_point()]
         self._kept = [buffer.clone() for buffer in self._buffers]
 
@@ -57,33 +65,42 @@ class GradientGuard(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if len(self._flags) >= self._check_every:
-            self._read_flags(trainer, pl_module)
+            self._read_flags()
+
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._read_flags(trainer, pl_module)
+        self._read_flags()
+        self._check()
 
-    def _read_flags(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _read_flags(self) -> None:
         flags = torch.stack(self._flags).tolist() if self._flags else []
         for flag, address in zip(flags, self._addresses, strict=True):
             self._in_a_row = self._in_a_row + 1 if flag else 0
             if flag:
-                self._write_down(trainer, address)
-            if self._in_a_row >= self._limit:
-                raise UserError(
-                    f"step {address['step']}: the loss or gradient was not finite for {self._limit} steps in a row "
-                    f"(training.max_skipped_steps). Their batches stand in {self._log_file}. Resume from a checkpoint "
-                    "before that with a lower training.learning_rate, or with training.precision=32"
-                )
+                self._write_down(address)
+            if self._in_a_row >= self._limit and self._exceeded_at is None:
+                self._exceeded_at = address["step"]
         self._flags.clear()
         self._addresses.clear()
 
-    def _write_down(self, trainer: Trainer, address: dict[str, Any]) -> None:
+    def _check(self) -> None:
+        if self._exceeded_at is not None:
+            raise TooManySkippedStepsError(
+                f"step {self._exceeded_at}: the loss or gradient was not finite for {self._limit} steps in a row "
+                f"(training.max_skipped_steps). Their batches stand in {self._log_file}. Resume from a checkpoint "
+                "before that with a lower training.learning_rate, or with training.precision=32"
+            )
+
+    def _write_down(self, address: dict[str, Any]) -> None:
         self.skipped += 1
         print(f"step {address['step']}: loss or gradient not finite, step skipped ({self.skipped} so far)", flush=True)
-        append_line(self._log_file, json.dumps({"rank": trainer.global_rank, **address}))
+        append_line(self._log_file, json.dumps({"rank": self._rank, **address}))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skipped": self.skipped}
+        self._read_flags()
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped = state_dict["skipped"]
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
