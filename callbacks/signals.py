@@ -33,12 +33,16 @@ def ends_on_a_signal() -> Iterator[None]:
     def leave(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
 
-    before = {signum: signal.signal(signum, leave) for signum in STOP_SIGNALS}
+    before = {signum: signal.signal(signum, leave) for signum in STOP_SIGNALS if not _is_ignored_by_nohup(signum)}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _is_ignored_by_nohup(signum: int) -> bool:
+    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN
 
 
 class StopRequested(Exception):  # noqa: N818 (no error: the user asked for it)
@@ -77,6 +81,8 @@ class SignalHandling(BoundaryCallback):
 
     def install(self) -> None:
         for signum in (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGCHLD):
+            if _is_ignored_by_nohup(signum):
+                continue
             self._previous.setdefault(signum, signal.getsignal(signum))
             signal.signal(signum, self._child_has_ended if signum == signal.SIGCHLD else self._handle)
         sys.unraisablehook = self._tell_unless_a_stop

@@ -10,7 +10,7 @@ from typing import Literal
 from config.errors import UserError
 
 CPU_PRECISION = {"16-mixed": "bf16-mixed", "16-true": "bf16-true"}  # float16 has no CPU kernels worth using
-SHORT_PRECISION = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+SHORT_PRECISION = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
 
 @dataclass(frozen=True)

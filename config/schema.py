@@ -57,14 +57,12 @@ from config.schema_model import (
 
 LoggerName = Literal["wandb", "tensorboard", "csv"]
 # RVT's 16 and Lightning's names
-Precision = Literal[
-    16, 32, 64, "16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"
-]
+Precision = Literal[16, 32, "16", "32", "bf16", "16-mixed", "bf16-mixed", "32-true"]
 Gpus = Literal["auto"] | NonNegativeInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
 
 class ReproduceConfig(Strict):
-    seed_everything: NonNegativeInt | None
+    seed_everything: Annotated[int, Field(ge=0, lt=2**32)] | None
     deterministic_flag: bool
     benchmark: bool
 
@@ -140,7 +138,7 @@ class LoggingConfig(Strict):
 
 
 class WandbConfig(Strict):
-    project_name: Annotated[str, Field(min_length=1)]
+    project_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\#?%:]+$")]  # a folder, and what WandB takes
     group_name: str | None
 
 

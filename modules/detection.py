@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from data.batch import SequenceBatch
 from models.detector import Detector
 from modules.evaluation import Evaluation, EvaluationResult
 from modules.hidden_state import HiddenState
-from modules.optimizer import build_optimizer
+from modules.optimizer import build_optimizer, rate_at
 from modules.processes import broadcast_buffers, gather_objects
 
 
@@ -90,8 +91,15 @@ class DetectionModule(LightningModule):
     def _prefer_configured_schedule(self, checkpoint: dict[str, Any]) -> None:
         """Take moments and position from the checkpoint, but rates and length of the schedule from the config."""
         fresh = self.configure_optimizers()["optimizer"].state_dict()["param_groups"]
+        step = checkpoint["global_step"]
+        rate = rate_at(step, self.config.training)
         for kept, wanted in zip(checkpoint["optimizer_states"][0]["param_groups"], fresh, strict=True):
             kept.update({name: value for name, value in wanted.items() if name not in ("params", "lr")})
+            # not its rounding; but another schedule, or one that was over, would have its effect a step late
+            if not math.isclose(kept["lr"], rate, rel_tol=1e-6):
+                kept["lr"] = rate
+        if not checkpoint["lr_schedulers"]:
+            checkpoint["lr_schedulers"] = [{"last_epoch": step, "_step_count": step + 1, "_last_lr": [rate]}]
         for scheduler in checkpoint["lr_schedulers"]:
             for name in set(scheduler) - {"last_epoch", "_step_count", "_last_lr"}:
                 del scheduler[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from modules.run_folder import RunFolder
 from modules.tolerance import failed_writes_are_told
 
 WANDB_TIMEOUT_S = 15
+WANDB_FINISH_TIMEOUT_S = 60  # for what is not uploaded yet at the end; a lost network would hold the process for ever
 
 
 class MetricsCsv(Logger):
@@ -131,7 +133,11 @@ class TolerantWandbLogger(_Tolerant, WandbLogger):
         import wandb
 
         super().finalize(status)
+        files = Path(self.experiment.dir).parent
+        started = time.monotonic()
         self._try(wandb.teardown, 0 if status == "success" else 1)  # else it fails at exit, with a traceback
+        if time.monotonic() - started >= WANDB_FINISH_TIMEOUT_S:
+            print(f"WandB took not everything within {WANDB_FINISH_TIMEOUT_S} s. Later: wandb sync {files}", flush=True)
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
@@ -158,7 +164,13 @@ def _start_wandb(config: Config, run: RunFolder, resolved: dict[str, Any]) -> An
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
-    settings = {"silent": True, "console": "off", "init_timeout": WANDB_TIMEOUT_S, "login_timeout": WANDB_TIMEOUT_S}
+    settings = {
+        "silent": True,
+        "console": "off",
+        "init_timeout": WANDB_TIMEOUT_S,
+        "login_timeout": WANDB_TIMEOUT_S,
+        "finish_timeout": WANDB_FINISH_TIMEOUT_S,
+    }
     arguments = {
         "project": config.wandb.project_name,
         "group": config.wandb.group_name,
@@ -181,12 +193,13 @@ def _start_wandb(config: Config, run: RunFolder, resolved: dict[str, Any]) -> An
 def _wandb_logger(config: Config, run: RunFolder, resolved: dict[str, Any]) -> list[Logger]:
     try:
         experiment = _start_wandb(config, run, resolved)
+        if experiment is not None:
+            experiment.define_metric("trainer/global_step")
+            experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            experiment.define_metric("val/AP", summary="max", step_metric="trainer/global_step")
     except Exception as error:
         rank_zero_warn(f"WandB does not start ({type(error).__name__}: {error}). Training goes on without it.")
         return []
     if experiment is None:  # every process but the first
         return []
-    experiment.define_metric("trainer/global_step")
-    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    experiment.define_metric("val/AP", summary="max", step_metric="trainer/global_step")
     return [TolerantWandbLogger(experiment=experiment)]

@@ -36,3 +36,16 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig, 
         final_div_factor=schedule.final_div_factor / schedule.div_factor,
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+
+def rate_at(step: int, config: TrainingConfig) -> float:
+    """The learning rate of a step, from 0; after the end of the schedule that of its last step."""
+    schedule = config.lr_scheduler
+    if not schedule.use:
+        return config.learning_rate
+    first, last = config.learning_rate / schedule.div_factor, config.learning_rate / schedule.final_div_factor
+    peak, end = schedule.pct_start * schedule.total_steps - 1, schedule.total_steps - 1
+    step = min(step, end)
+    if step <= peak:
+        return first + (config.learning_rate - first) * step / peak
+    return config.learning_rate + (last - config.learning_rate) * (step - peak) / (end - peak)

@@ -23,10 +23,13 @@ _BYTES_PER_PARAMETER = 12  # the weight and AdamW's two moments, float32
 _BYTES_PER_STATE_VALUE = 4
 
 
-def check_disk_space(config: TrainConfig, module: DetectionModule) -> str:
-    """Return what the checkpoints will need and find. Raises UserError if the disk cannot hold them."""
+def check_disk_space(config: TrainConfig, module: DetectionModule, already_there: int = 0) -> str:
+    """Return what the checkpoints will need and find, less those that a resumed run has already.
+
+    Raises UserError if the disk cannot hold them.
+    """
     size = checkpoint_bytes(config, module)
-    count = config.checkpoint.keep_best + 2  # the best, the last, and the one being written
+    count = max(config.checkpoint.keep_best + 2 - already_there, 1)  # the best, the last, and the one being written
     needed = size * count
     folder = config.run_root.expanduser().absolute()
     while not folder.exists():

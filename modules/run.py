@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.loader_failures import explain_loader_failure, is_loader_failure
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.visualization import DetectionPictures
+from config.errors import UserError
 from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks import require_usable
@@ -59,7 +61,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
         _load_weights(module, config.weights, config)
     if checkpoint is not None:
         check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
-    check_disk_space(config, module)
+    check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
     if is_first_process():
         write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
     trainer, writer = training_trainer(config, device, run, signals, resolved)
@@ -70,7 +72,9 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except StopRequested as stop:
         status = stop.exit_code
-        _say(f"\n{stop}; go on with resume={run.run_id}")
+        _say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
     except RuntimeError as error:
         if not is_loader_failure(error):
             raise

@@ -89,7 +89,10 @@ class RunFolder:
 
     def lock(self) -> None:
         """Keep a second process from writing into the same run; the lock ends with the process."""
-        self._lock = (self.path / ".lock").open("w")
+        try:
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written, so nothing of the run could be kept: {error}") from error
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, forked workers do not hold it
         except (BlockingIOError, PermissionError) as error:

@@ -152,7 +152,13 @@ class Soak:
         command = [sys.executable, "train.py", *TRAINING, *where, *overrides]
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup would have it ignored
             )
 
     def _run(self, *command: object) -> None:

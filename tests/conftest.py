@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def data_set(tmp_path: Path) -> Path:
             labels: dict[int, Boxes] = {i: [((i + number) % 8, 4.0, 2.0, 10.0, 8.0)] for i in range(1, length, 2)}
             write_sequence(tmp_path / "data" / split / f"sequence_{number}", length, labels)
     return tmp_path / "data"
+
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from torch import nn
 
 from config.loading import load_train_config
 from models.pretrained import rename
-from modules.optimizer import build_optimizer
+from modules.optimizer import build_optimizer, rate_at
 from tests.network import golden, golden_detector, largest_difference, training_boxes, training_features
 
 TABLES = {  # learning rate, total steps, pct_start, div_factor, final_div_factor
@@ -39,6 +39,9 @@ def test_learning_rates_of_the_reference(table):
         if len(rates) < len(golden("model_train")[table]):
             built["lr_scheduler"]["scheduler"].step()
     np.testing.assert_allclose(rates, golden("model_train")[table], rtol=1e-9)
+    config = training_config(table)
+    np.testing.assert_allclose([rate_at(step, config) for step in range(len(rates))], rates, rtol=1e-9)
+    assert rate_at(10**9, config) == pytest.approx(config.learning_rate / config.lr_scheduler.final_div_factor)
 
 
 def test_rate_is_constant_without_a_schedule():

@@ -138,6 +138,20 @@ def test_an_older_checkpoint_s_run_leaves_the_later_ones_behind(start, tmp_path:
     assert list(losses(folder)) == list(range(6))
 
 
+def test_a_finished_run_with_more_steps_takes_the_new_schedule_at_once(start, tmp_path: Path) -> None:
+    options = ("validation.limit_val_batches=0",)
+    assert start("training.max_steps=6", *options) == 0
+    assert start("training.max_steps=12", *options, "resume=latest") == 0
+    assert start("training.max_steps=12", *options, project="unbroken") == 0
+    rates = [[float(row[2]) for row in losses(run_folder(tmp_path, run)).values()] for run in ("project", "unbroken")]
+    assert rates[0][6:] == pytest.approx(rates[1][6:])
+
+
+def test_a_fraction_of_less_than_a_batch_is_told_without_traceback(start) -> None:
+    with pytest.raises(UserError, match=r"limit_val_batches"):
+        start("training.max_steps=2", "validation.limit_val_batches=0.01", "validation.val_check_interval=2")
+
+
 def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 2, signal.SIGUSR1)
     saved = []

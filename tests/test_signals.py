@@ -11,6 +11,18 @@ import pytest
 from callbacks.signals import SignalHandling, StopRequested
 
 
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals = SignalHandling()
+    signals.install()
+    try:
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    finally:
+        signals.uninstall()
+        signal.signal(signal.SIGHUP, before)
+
+
 class Referent:
     pass
 

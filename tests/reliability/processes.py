@@ -115,6 +115,7 @@ def _parent(stat: Path) -> int | None:
 
 def _main(argv: list[str], log: str, prepare: Prepare | None, environment: dict[str, str]) -> None:
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
     multiprocessing.set_start_method("fork", force=True)  # what a program that is started by itself has
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
