@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from callbacks.checkpoint import CheckpointWriter
 from data.dataset import ChunkDataset
+from modules import loggers
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 
@@ -55,6 +56,10 @@ def _kill_children_if(condition: Callable[[DetectionModule], bool]) -> None:
             time.sleep(0.5)
 
     _before(DetectionModule, "training_step", kill)
+
+
+def wandb_waits_for_five_seconds_at_the_end() -> None:
+    loggers.WANDB_FINISH_TIMEOUT_S = 5
 
 
 def slow_validation() -> None:

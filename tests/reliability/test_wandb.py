@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,43 @@ def refusing_server() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+@pytest.fixture
+def taking_server() -> Iterator[HTTPServer]:
+    """A WandB server that takes a run; what it answers is the least that wandb asks for."""
+    bucket = {"id": "b", "displayName": "d", "config": "{}", "historyLineCount": 0}
+    bucket["project"] = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
+    answers = {
+        "viewer": {"id": "v", "username": "u", "entity": "e", "flags": "{}", "teams": {"edges": []}},
+        "serverInfo": {"cliVersionInfo": {"max_cli_version": "99.0.0", "min_cli_version": "0.1"}, "features": []},
+        "upsertBucket": {"bucket": bucket, "inserted": True, "errors": []},
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            data = {}
+            if self.path.endswith("/graphql"):
+                question = json.loads(asked)
+                bucket["name"] = (question.get("variables") or {}).get("name")
+                data = {name: answer for name, answer in answers.items() if name in question["query"]}
+            answer = json.dumps({"data": data}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -103,3 +141,22 @@ def test_its_process_is_killed(train: Train, tmp_path: Path, at_the_end: bool) -
     assert list(losses(folder)) == list(range(30))
     assert "Traceback" not in program.output()
     assert "Training goes on; metrics.csv has everything" in program.output()
+
+
+def test_a_server_that_is_lost_while_training_does_not_hold_the_run_at_its_end(
+    train: Train, tmp_path: Path, taking_server: HTTPServer
+) -> None:
+    url = f"http://127.0.0.1:{taking_server.server_port}"
+    program = train(
+        "logger=wandb",
+        "training.max_steps=40",
+        environment=wandb_environment(tmp_path, WANDB_API_KEY=KEY, WANDB_BASE_URL=url),
+        prepare=faults.wandb_waits_for_five_seconds_at_the_end,
+    )
+    program.wait_for_text("training: step")
+    taking_server.shutdown()
+    taking_server.server_close()
+    assert program.exit_code() == 0, program.output()
+    folder = run_folder(tmp_path)
+    assert len(losses(folder)) == 40
+    assert f"Later: wandb sync {folder}/wandb/run-" in program.output()
