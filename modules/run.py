@@ -54,16 +54,17 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config, resolved = _with_seed(config, resolved, checkpoint)
 
-    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-    data = EventDataModule(config)
-    module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
-    if config.weights is not None:
-        _load_weights(module, config.weights, config)
-    if checkpoint is not None:
-        check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
-    check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
-    if is_first_process():
-        write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
+    with run.kept_if_the_start_works():
+        require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
+        data = EventDataModule(config)
+        module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
+        if config.weights is not None:
+            _load_weights(module, config.weights, config)
+        if checkpoint is not None:
+            check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
+        check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
+        if is_first_process():
+            write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
     trainer, writer = training_trainer(config, device, run, signals, resolved)
     if checkpoint is not None:
         _forget_rows_from(read_checkpoint(checkpoint)["global_step"], trainer.loggers)

@@ -7,8 +7,9 @@ import fcntl
 import re
 import secrets
 import shlex
+import shutil
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -76,6 +77,16 @@ class RunFolder:
                 return cls(candidate.resolve()), None
         known = ", ".join(sorted(run.name for run in project_folder.glob("*") if run.is_dir())) or "none"
         raise UserError(f"resume={wanted}: no such run, folder or checkpoint. Runs under {project_folder}: {known}")
+
+    @contextlib.contextmanager
+    def kept_if_the_start_works(self) -> Iterator[None]:
+        """Remove a new run's folder again if a mistake is found before anything is written into it."""
+        try:
+            yield
+        except UserError:
+            if not any(path.is_file() and path.name != ".lock" for path in self.path.rglob("*")):
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def set_aside_later_than(self, checkpoint: Path) -> list[Path]:
         """Move checkpoints of later steps to checkpoints/abandoned: else `resume=latest` would mix two histories."""

@@ -152,6 +152,12 @@ def test_a_fraction_of_less_than_a_batch_is_told_without_traceback(start) -> Non
         start("training.max_steps=2", "validation.limit_val_batches=0.01", "validation.val_check_interval=2")
 
 
+def test_a_start_that_fails_leaves_no_folder(start, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such checkpoint"):
+        start("training.max_steps=2", f"weights={tmp_path / 'none.ckpt'}")
+    assert list((tmp_path / "runs" / "project").iterdir()) == []
+
+
 def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 2, signal.SIGUSR1)
     saved = []
