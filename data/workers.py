@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 _MAIN_PROCESS_ONLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _started: dict[int, multiprocessing.Process] = {}  # by pid
@@ -35,6 +36,13 @@ def prepare_worker(worker_id: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_ONLY)
     faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+    sys.excepthook = _tell_unless_the_main_process_hung_up
+
+
+def _tell_unless_the_main_process_hung_up(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """The thread that hands a batch's memory over prints what it meets, also when a stop cuts that short."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def signal_that_killed(pid: int) -> signal.Signals | None:

@@ -42,3 +42,24 @@ def test_a_signal_to_the_group_leaves_workers_alone() -> None:
         process_group=0,
     )
     assert (done.returncode, done.stdout) == (0, "0\n1\n"), done.stderr
+
+
+def test_a_worker_whose_batch_nobody_takes_any_more_prints_nothing_but_tells_other_errors() -> None:
+    """As multiprocessing's thread for shared memory does: it passes what it meets to sys.excepthook."""
+    script = (
+        "import sys\n"
+        "from torch.utils.data import DataLoader\n"
+        "from data.workers import prepare_worker\n"
+        "class Errors:\n"
+        "    def __len__(self): return 2\n"
+        "    def __getitem__(self, i):\n"
+        "        try: raise (BrokenPipeError, ValueError)[i](f'error {i}')\n"
+        "        except Exception: sys.excepthook(*sys.exc_info())\n"
+        "        return i\n"
+        "list(DataLoader(Errors(), num_workers=1, worker_init_fn=prepare_worker))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "error 0" not in done.stderr
+    assert "ValueError: error 1" in done.stderr
