@@ -13,7 +13,7 @@ import torch
 from config.errors import UserError
 from config.loading import load_validation_config
 from config.schema import ValidationConfig
-from modules.checkpoint_file import read_checkpoint
+from modules.checkpoint_file import AtomicCheckpointIO, read_checkpoint
 from modules.detection import DetectionModule
 from modules.run import validate
 from modules.run_folder import step_of
@@ -156,6 +156,15 @@ def test_a_start_that_fails_leaves_no_folder(start, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such checkpoint"):
         start("training.max_steps=2", f"weights={tmp_path / 'none.ckpt'}")
     assert list((tmp_path / "runs" / "project").iterdir()) == []
+
+
+def test_a_last_step_that_cannot_be_saved_is_an_error(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(io: AtomicCheckpointIO, *_: object, **__: object) -> None:
+        io.error = OSError("No space left on device")
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", fail)
+    with pytest.raises(UserError, match="the end of the training is not saved: No space left on device"):
+        start("training.max_steps=2", "validation.limit_val_batches=0")
 
 
 def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
