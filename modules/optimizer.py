@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from config.schema import TrainingConfig
+from config.schema import LrSchedulerConfig, TrainingConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig, fused: bool = False) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig, 
         optimizer,
         max_lr=config.learning_rate,
         total_steps=schedule.total_steps,
-        pct_start=schedule.pct_start,
+        pct_start=_warm_up_share(schedule),
         anneal_strategy="linear",
         cycle_momentum=False,
         div_factor=schedule.div_factor,
@@ -44,8 +44,14 @@ def rate_at(step: int, config: TrainingConfig) -> float:
     if not schedule.use:
         return config.learning_rate
     first, last = config.learning_rate / schedule.div_factor, config.learning_rate / schedule.final_div_factor
-    peak, end = schedule.pct_start * schedule.total_steps - 1, schedule.total_steps - 1
+    peak, end = _warm_up_share(schedule) * schedule.total_steps - 1, schedule.total_steps - 1
     step = min(step, end)
     if step <= peak:
         return first + (config.learning_rate - first) * step / peak
     return config.learning_rate + (last - config.learning_rate) * (step - peak) / (end - peak)
+
+
+def _warm_up_share(schedule: LrSchedulerConfig) -> float:
+    """PyTorch divides by zero if the rate rises for exactly one step: 200 steps at the default pct_start of 0.005."""
+    share = schedule.pct_start
+    return share * (1 + 1e-9) if share * schedule.total_steps == 1 else share

@@ -44,6 +44,21 @@ def test_learning_rates_of_the_reference(table):
     assert rate_at(10**9, config) == pytest.approx(config.learning_rate / config.lr_scheduler.final_div_factor)
 
 
+def test_a_warm_up_of_exactly_one_step():
+    config = load_train_config(["dataset=toy", "model=maxvit_yolox/plain_lstm", "training.max_steps=200"]).training
+    assert config.lr_scheduler.pct_start * config.lr_scheduler.total_steps == 1
+    built = build_optimizer([nn.Parameter(torch.zeros(1))], config)
+    rates = []
+    for _ in range(3):
+        rates.append(built["optimizer"].param_groups[0]["lr"])
+        built["optimizer"].step()
+        built["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([rate_at(step, config) for step in range(3)])
+    assert rates[0] == pytest.approx(config.learning_rate / config.lr_scheduler.div_factor)
+    assert rates[1] == pytest.approx(config.learning_rate, rel=0.01)
+    assert rates[2] < rates[1]
+
+
 def test_rate_is_constant_without_a_schedule():
     config = training_config("lr_table_a", "training.lr_scheduler.use=false")
     built = build_optimizer([nn.Parameter(torch.zeros(1))], config)
