@@ -9,7 +9,6 @@ from typing import Literal
 
 from config.errors import UserError
 
-CPU_PRECISION = {"16-mixed": "bf16-mixed", "16-true": "bf16-true"}  # float16 has no CPU kernels worth using
 SHORT_PRECISION = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
 
@@ -83,9 +82,8 @@ def _precision(precision: str | int | None, accelerator: str) -> tuple[str, str]
     if precision is None:
         return ("16-mixed" if accelerator == "gpu" else "32-true"), ""
     wanted = SHORT_PRECISION.get(str(precision), str(precision))
-    if accelerator == "cpu" and wanted in CPU_PRECISION:
-        chosen = CPU_PRECISION[wanted]
-        return chosen, (
-            f"training.precision={precision} needs a GPU; the CPU takes {chosen} (training.precision=32 is exact)"
+    if accelerator == "cpu" and wanted == "16-mixed":  # float16 has no CPU kernels worth using
+        return "bf16-mixed", (
+            f"training.precision={precision} needs a GPU; the CPU takes bf16-mixed (training.precision=32 is exact)"
         )
     return wanted, ""

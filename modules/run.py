@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from callbacks.checkpoint import CheckpointWriter
 from callbacks.loader_failures import explain_loader_failure, is_loader_failure
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
@@ -55,38 +58,50 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     config, resolved = _with_seed(config, resolved, checkpoint)
 
     with run.kept_if_the_start_works():
-        require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-        data = EventDataModule(config)
-        module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
-        if config.weights is not None:
-            _load_weights(module, config.weights, config)
-        if checkpoint is not None:
-            check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
-        check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
+        data, module = _prepare(config, resolved, device, run, checkpoint)
         if is_first_process():
             write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
     trainer, writer = training_trainer(config, device, run, signals, resolved)
     if checkpoint is not None:
-        _forget_rows_from(read_checkpoint(checkpoint)["global_step"], trainer.loggers)
-    status = 0
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-    except StopRequested as stop:
-        status = stop.exit_code
-        _say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
-    except MisconfigurationException as error:
-        raise UserError(str(error)) from error
-    except RuntimeError as error:
-        if not is_loader_failure(error):
-            raise
-        status = 1
-        print(f"\n{explain_loader_failure(error)}\nGo on with resume={run.run_id}", file=sys.stderr, flush=True)
-    finally:
-        signals.uninstall()
-        kill_workers()
+        _leave_later_history_behind(run, checkpoint, trainer.loggers)
+    status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
     if is_first_process():
         print_training_summary(run, writer, config, argv)
     return status
+
+
+def _prepare(
+    config: TrainConfig, resolved: dict[str, Any], device: Device, run: RunFolder, checkpoint: Path | None
+) -> tuple[EventDataModule, DetectionModule]:
+    """Everything that may be found wrong before the run folder is touched."""
+    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
+    data = EventDataModule(config)
+    module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
+    if config.weights is not None:
+        _load_weights(module, config.weights, config)
+    if checkpoint is not None:
+        check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
+    check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
+    return data, module
+
+
+def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit: Callable[[], None]) -> int:
+    """Train until the end, a signal or the loader's failure; return the exit code."""
+    try:
+        with _refusals_as_user_errors():
+            fit()
+    except StopRequested as stop:
+        _say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
+        return stop.exit_code
+    except RuntimeError as error:
+        if not is_loader_failure(error):
+            raise
+        print(f"\n{explain_loader_failure(error)}\nGo on with resume={run.run_id}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        signals.uninstall()
+        kill_workers()
+    return 0
 
 
 def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]) -> int:
@@ -106,12 +121,21 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     callbacks: list[Callback] = [pictures] if settings.enable else []
     trainer = evaluation_trainer(config, device, callbacks)
     loop = trainer.test if config.use_test_set else trainer.validate
-    with ends_on_a_signal():
+    with ends_on_a_signal(), _refusals_as_user_errors():
         loop(module, datamodule=data, verbose=False)
     if is_first_process():
         write_results(module.result, folder, checkpoint=str(config.checkpoint))
         print_validation_summary(module.result, folder)
     return 0
+
+
+@contextlib.contextmanager
+def _refusals_as_user_errors() -> Iterator[None]:
+    """Lightning refuses some settings only when it sees the loader: a fraction of its batches that makes none."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
 
 
 def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: list[str]) -> int:
@@ -168,9 +192,6 @@ def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
     run = RunFolder(Path(path))
     if is_first_process():
         run.lock()
-        moved = run.set_aside_later_than(Path(checkpoint)) if checkpoint else []
-        if moved:
-            _say(f"Later checkpoints are left behind, in {moved[0].parent}: {', '.join(path.name for path in moved)}")
     return run, Path(checkpoint) if checkpoint else None
 
 
@@ -188,7 +209,12 @@ def _with_seed(
     return config.model_copy(update={"reproduce": reproduce}), resolved
 
 
-def _forget_rows_from(step: int, loggers: list[Any]) -> None:
+def _leave_later_history_behind(run: RunFolder, checkpoint: Path, loggers: list[Any]) -> None:
+    """What lies beyond the checkpoint would mix with what comes now."""
+    moved = run.set_aside_later_than(checkpoint) if is_first_process() else []
+    if moved:
+        _say(f"Later checkpoints are left behind, in {moved[0].parent}: {', '.join(path.name for path in moved)}")
+    step = read_checkpoint(checkpoint)["global_step"]
     for logger in loggers:
         if isinstance(logger, MetricsCsv):
             logger.forget_from(step)

@@ -80,10 +80,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def kept_if_the_start_works(self) -> Iterator[None]:
-        """Remove a new run's folder again if a mistake is found before anything is written into it."""
+        """Remove a new run's folder again if nothing has been written into it before a mistake is found or a signal."""
         try:
             yield
-        except UserError:
+        except BaseException:
             if not any(path.is_file() and path.name != ".lock" for path in self.path.rglob("*")):
                 shutil.rmtree(self.path, ignore_errors=True)
             raise

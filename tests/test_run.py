@@ -158,6 +158,32 @@ def test_a_start_that_fails_leaves_no_folder(start, tmp_path: Path) -> None:
     assert list((tmp_path / "runs" / "project").iterdir()) == []
 
 
+def test_a_signal_during_the_start_leaves_no_folder(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.run.require_usable", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as exit_:
+        start("training.max_steps=2")
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert list((tmp_path / "runs" / "project").iterdir()) == []
+
+
+def test_a_resume_that_fails_moves_no_checkpoint(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("checkpoint.every_n_steps=3", "validation.limit_val_batches=0")
+    assert start("training.max_steps=3", *options) == 0
+    (older,) = (run_folder(tmp_path) / "checkpoints").iterdir()
+    kept = older.read_bytes()
+    assert start("training.max_steps=6", *options, "resume=latest") == 0
+    older.write_bytes(kept)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("modules.run.check_disk_space", refuse)
+    with pytest.raises(UserError, match="the disk is full"):
+        start("training.max_steps=6", *options, f"resume={older}")
+    assert sorted(step_of(path) for path in older.parent.rglob("*.ckpt")) == [3, 6]
+    assert not (older.parent / "abandoned").exists()
+
+
 def test_a_last_step_that_cannot_be_saved_is_an_error(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(io: AtomicCheckpointIO, *_: object, **__: object) -> None:
         io.error = OSError("No space left on device")
@@ -177,7 +203,7 @@ def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.Mo
     assert saved == [3, 5]
 
 
-def validation_config(data_set: Path, checkpoint: Path) -> ValidationConfig:
+def validation_config(data_set: Path, checkpoint: Path, *overrides: str) -> ValidationConfig:
     return load_validation_config(
         [
             "dataset=gen4",
@@ -190,6 +216,7 @@ def validation_config(data_set: Path, checkpoint: Path) -> ValidationConfig:
             "hardware.num_workers.eval=1",
             "batch_size.eval=3",
             f"checkpoint={checkpoint}",
+            *overrides,
         ]
     )
 
@@ -207,6 +234,14 @@ def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_pat
     for name, value in again.items():
         assert value == pytest.approx(before[name], abs=1e-6), name
     assert list((found / "pictures").rglob("*.png"))
+
+
+def test_validation_of_a_fraction_of_less_than_a_batch(start, make_config, tmp_path: Path) -> None:
+    assert start("training.max_steps=1") == 0
+    (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint, "validation.limit_val_batches=0.01")
+    with pytest.raises(UserError, match=r"limit_val_batches"):
+        validate(config, config.model_dump(mode="json"), ["validation.py"])
 
 
 def test_validation_refuses_frames_that_cannot_be_read(start, make_config, tmp_path: Path) -> None:
