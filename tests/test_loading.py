@@ -160,6 +160,11 @@ def test_a_learning_rate_is_a_positive_finite_number(value: str) -> None:
     assert list(problems([*TRAIN, f"training.learning_rate={value}"])) == ["training.learning_rate"]
 
 
+@pytest.mark.parametrize("override", [f"reproduce.seed_everything={2**32}", "wandb.project_name=a/b"])
+def test_what_only_a_library_would_refuse_later(override: str) -> None:
+    assert list(problems([*TRAIN, override])) == [override.partition("=")[0]]
+
+
 def test_missing_values_are_all_named() -> None:
     assert {"dataset", "model", "checkpoint"} <= set(problems(["use_test_set=true"], "val"))
     assert list(problems(["dataset=gen4", "model=maxvit_yolox/plain_lstm"])) == ["dataset.path"]

@@ -6,10 +6,12 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from callbacks.checkpoint import CheckpointWriter
 from config.errors import UserError
 from config.loading import load_validation_config
 from config.schema import ValidationConfig
@@ -136,6 +138,32 @@ def test_an_older_checkpoint_s_run_leaves_the_later_ones_behind(start, tmp_path:
     assert [step_of(path) for path in (folder / "checkpoints" / "abandoned").iterdir()] == [9]
     assert start("training.max_steps=6", *options, "resume=latest") == 0
     assert list(losses(folder)) == list(range(6))
+
+
+def test_a_run_killed_after_its_validation_knows_its_best_checkpoint(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointWriter, "on_train_end", lambda *_: None)  # a kill leaves what validation left
+    options = ("validation.val_check_interval=4", "checkpoint.keep_best=1")
+    assert start("training.max_steps=4", *options) == 0
+    folder = run_folder(tmp_path)
+    best = json.loads((folder / "results.json").read_text())["best_checkpoint"]
+    assert (folder / "checkpoints" / best).is_file()
+    assert start("training.max_steps=8", *options, "resume=latest") == 0
+    after = json.loads((folder / "results.json").read_text())["best_checkpoint"]
+    assert [path.name for path in (folder / "checkpoints").glob("epoch=*")] == [after]
+
+
+def test_checkpoints_that_are_there_already_need_no_more_space(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("checkpoint.keep_best=1", "validation.limit_val_batches=0")
+    monkeypatch.setattr("modules.preflight.checkpoint_bytes", lambda *_: 100_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=250_000))
+    with pytest.raises(UserError, match="3 checkpoints need"):
+        start("training.max_steps=2", *options)
+    with monkeypatch.context() as context:
+        context.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=300_000))
+        assert start("training.max_steps=2", *options) == 0
+    assert start("training.max_steps=4", *options, "resume=latest") == 0
 
 
 def test_a_finished_run_with_more_steps_takes_the_new_schedule_at_once(start, tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path)
+    (run.path / ".lock").mkdir()  # root may write anywhere else
+    with pytest.raises(UserError, match=f"{run.path}: cannot be written"):
+        run.lock()
+
+
 def test_resume_alone_takes_the_command_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = make_run(tmp_path / "runs" / "project", "abcd1234", 0)
