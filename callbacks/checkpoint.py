@@ -13,7 +13,7 @@ from callbacks.boundary import BoundaryCallback
 from callbacks.faults import TooMuchDamageError
 from callbacks.gradient_guard import TooManySkippedStepsError
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
-from config.errors import UserError
+from config.errors import SharedError
 from config.schema import CheckpointConfig
 from data.workers import kill_workers
 from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
@@ -79,7 +79,7 @@ class CheckpointWriter(BoundaryCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.save_last(trainer):
-            raise UserError(
+            raise SharedError(
                 f"the end of the training is not saved: {self._io.error}. The last checkpoint is {self.last}"
             )
 
@@ -149,7 +149,7 @@ class CheckpointWriter(BoundaryCallback):
             "Free some disk space or make the folder writable; training goes on."
         )
         if self._failures >= self._config.max_failures:
-            raise UserError(f"{path}: {self._failures} checkpoints in a row could not be written: {error}")
+            raise SharedError(f"{path}: {self._failures} checkpoints in a row could not be written: {error}")
         return False
 
     def state_dict(self) -> dict[str, Any]:

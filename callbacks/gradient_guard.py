@@ -13,20 +13,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from callbacks.boundary import BoundaryCallback
-from config.errors import UserError
+from config.errors import SharedError
 from data.batch import SequenceBatch
 from modules.tolerance import append_line
 
 
-class TooManySkippedStepsError(UserError):
+class TooManySkippedStepsError(SharedError):
     """Raised between two steps. Weights and moments are those of before, as no skipped step touched them."""
 
 
 class GradientGuard(BoundaryCallback):
     """Keeps a step whose gradient is not finite from touching weights, batch-norm statistics or hidden states.
 
-    The decision stays on the device: the fused optimiser skips by its `found_inf` flag, and under 16-bit precision the
-    gradient scaler does the same. The host reads the flags every `check_every` steps only, so that a GPU never waits.
+    The decision stays on the device: the fused optimiser skips by its `found_inf` flag, which in float16 the gradient
+    scaler sets. The host reads the flags every `check_every` steps only, so that a GPU never waits.
+
+    In float16 a gradient that overflows because it was scaled too high is the scaler's daily business: the step is
+    skipped, but the forward pass was sound, so what it left stays, and it is no fault to be told.
     """
 
     def __init__(self, log_file: Path, max_skipped_steps: int, check_every: int) -> None:
@@ -34,34 +37,46 @@ class GradientGuard(BoundaryCallback):
         self._log_file = log_file
         self._limit = max_skipped_steps
         self._check_every = check_every
-        self._flags: list[Tensor] = []
+        self._loss_is_finite = torch.tensor(True)
+        self._flags: list[Tensor] = []  # per step: whether it was skipped, and whether that is a fault
         self._addresses: deque[dict[str, Any]] = deque(maxlen=check_every)
         self._in_a_row = 0
         self._exceeded_at: int | None = None  # step
         self._rank = 0
         self._buffers: list[Tensor] = []
-        self._kept: list[Tensor] = []
+        self._kept = torch.empty(0)  # the buffers as they were before the step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._rank = trainer.global_rank
         self._buffers = [buffer for buffer in pl_module.buffers() if buffer.is_floating_point()]
-        self._kept = [buffer.clone() for buffer in self._buffers]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, _: int) -> None:
-        torch._foreach_copy_(self._kept, self._buffers)
+        self._kept = torch.cat([buffer.flatten() for buffer in self._buffers])
         self._addresses.append({"step": trainer.global_step, "frames": batch.addresses()})
 
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self._loss_is_finite = loss.detach().isfinite()
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            scaler.unscale_(optimizer)  # Lightning leaves it to the fused step, too late for norm and clipping
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         pl_module.log("train/grad_norm", norm, batch_size=1)
-        flag = ~torch.isfinite(norm)
-        if optimizer.defaults.get("fused"):
-            optimizer.found_inf = flag.float()
-        for buffer, kept in zip(self._buffers, self._kept, strict=True):
-            buffer.copy_(torch.where(flag, kept, buffer))
-        pl_module.train_state.reset_where(flag)
-        self._flags.append(flag)
+        skipped = ~torch.isfinite(norm)
+        if scaler is None:
+            optimizer.found_inf = skipped.float()
+        fault = skipped if scaler is None else ~self._loss_is_finite
+        self._restore_buffers_where(fault)
+        pl_module.train_state.reset_where(fault)
+        self._flags.append(torch.stack((skipped, fault)))
+
+    def _restore_buffers_where(self, flag: Tensor) -> None:
+        now = torch.cat([buffer.flatten() for buffer in self._buffers])  # one kernel for all
+        chosen = torch.where(flag, self._kept, now).split([buffer.numel() for buffer in self._buffers])
+        shaped = [part.view_as(buffer) for part, buffer in zip(chosen, self._buffers, strict=True)]
+        torch._foreach_copy_(self._buffers, shaped)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if len(self._flags) >= self._check_every:
@@ -76,9 +91,9 @@ class GradientGuard(BoundaryCallback):
 
     def _read_flags(self) -> None:
         flags = torch.stack(self._flags).tolist() if self._flags else []
-        for flag, address in zip(flags, self._addresses, strict=True):
-            self._in_a_row = self._in_a_row + 1 if flag else 0
-            if flag:
+        for (skipped, fault), address in zip(flags, self._addresses, strict=True):
+            self._in_a_row = self._in_a_row + 1 if skipped else 0
+            if fault:
                 self._write_down(address)
             if self._in_a_row >= self._limit and self._exceeded_at is None:
                 self._exceeded_at = address["step"]

@@ -31,7 +31,8 @@ class ProgressLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_time, self._last_step = time.monotonic(), trainer.global_step
-        print(f"training: step {trainer.global_step} of {trainer.max_steps}", flush=True)
+        if trainer.is_global_zero:
+            print(f"training: step {trainer.global_step} of {trainer.max_steps}", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         now = time.monotonic()

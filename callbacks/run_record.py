@@ -116,7 +116,7 @@ class RunRecord(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._step_started = time.perf_counter()
-        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        _log(pl_module, "lr", trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -126,8 +126,8 @@ class RunRecord(Callback):
         self.train_seconds += seconds + waited
         self.train_steps += 1
         frames = batch.frames.shape[0] * batch.num_lanes * trainer.world_size
-        pl_module.log("system/data_wait_s", waited, batch_size=1)
-        pl_module.log("system/frames_per_s", frames / (seconds + waited), batch_size=1)
+        _log(pl_module, "system/data_wait_s", waited)
+        _log(pl_module, "system/frames_per_s", frames / (seconds + waited))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch.take_waited_s()
@@ -147,6 +147,11 @@ class RunRecord(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
         self._seconds_before = state_dict["seconds"]
+
+
+def _log(pl_module: LightningModule, name: str, value: float) -> None:
+    # as a tensor of the host: Lightning would copy a number to the GPU, and wait for all that is queued there
+    pl_module.log(name, torch.tensor(value), batch_size=1)
 
 
 class ResultsFile(Callback):

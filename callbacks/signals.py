@@ -69,8 +69,9 @@ class SignalHandling(BoundaryCallback):
     """
 
     def __init__(self) -> None:
-        self.save_requested = False  # the checkpoint writer's cue
+        self.save_requested = False  # the checkpoint writer's cue, on all processes at the same step
         self.loader_error: Exception | None = None  # what ended the last wait for the loader
+        self._save_wished = False
         self._waiting_for_loader = False
         self._training = False
         self._child_ended = False
@@ -100,7 +101,7 @@ class SignalHandling(BoundaryCallback):
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:
-            self.save_requested = True
+            self._save_wished = True
             return
         if self._signum is not None and signum == signal.SIGINT:
             os._exit(128 + signum)  # the second Ctrl-C: the user does not want to wait
@@ -155,6 +156,7 @@ class SignalHandling(BoundaryCallback):
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._alone:
             self._raise_if(self._signum)
+            self._request_save(self._save_wished)
         elif is_time_to_agree(trainer):
             self._agree(pl_module)
 
@@ -163,12 +165,16 @@ class SignalHandling(BoundaryCallback):
             self._raise_if(self._signum)
 
     def _agree(self, pl_module: LightningModule) -> None:
-        wish = _STOP if self._signum is not None else _SAVE if self.save_requested else _NOTHING
+        wish = _STOP if self._signum is not None else _SAVE if self._save_wished else _NOTHING
         wishes = torch.tensor([wish, self._signum or 0], device=pl_module.device)
         torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
         wish, signum = wishes.tolist()
-        self.save_requested = wish == _SAVE
         self._raise_if(signum if wish == _STOP else None)
+        self._request_save(wish == _SAVE)
+
+    def _request_save(self, wished: bool) -> None:
+        if wished:
+            self.save_requested, self._save_wished = True, False
 
     @staticmethod
     def _raise_if(signum: int | None) -> None:

@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake in a command, a config or a file. The message names the key or path and the remedy."""
 
 
+class SharedError(UserError):
+    """A UserError that all processes of a run raise at the same step."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a configuration: what is wrong, what is allowed, and where it was set, if anywhere."""

@@ -28,7 +28,7 @@ class DetectionModule(LightningModule):
         result: what the last validation or test found; None before the first one.
     """
 
-    def __init__(self, config: Config, resolved: dict[str, Any], scaler_in_use: bool = False) -> None:
+    def __init__(self, config: Config, resolved: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
         self.detector = Detector(
@@ -42,7 +42,6 @@ class DetectionModule(LightningModule):
         self.evaluation = Evaluation(config.dataset, config.evaluation, config.model.postprocess)
         self.result: EvaluationResult | None = None
         self._resolved = resolved
-        self._scaler_in_use = scaler_in_use
 
     def on_before_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int) -> SequenceBatch:
         if self.trainer.training:
@@ -69,12 +68,12 @@ class DetectionModule(LightningModule):
         self.log_dict(scalars, batch_size=batch.num_lanes)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return build_optimizer(self.parameters(), self.config.training, fused=not self._scaler_in_use)
+        return build_optimizer(self.parameters(), self.config.training)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        # Lightning refuses to clip before a fused optimiser in mixed precision, though nothing is scaled in bfloat16
+        # Lightning refuses to clip before a fused optimiser in mixed precision; the gradient guard has unscaled already
         if gradient_clip_val:
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val, foreach=True)
 

@@ -23,10 +23,11 @@ class HiddenState:
         """Return the states of the batch's rows, zero where a sequence starts; None before the first batch."""
         if self._stages is None or not self._fits(lane):
             return None
+        device = is_first.device
+        self._stages = [(hidden.to(device), cell.to(device)) for hidden, cell in self._stages]  # restored: on the host
         keep = ~is_first
 
         def rows(state: Tensor) -> Tensor:
-            state = state.to(is_first.device)  # a restored state comes from the host
             chosen = state if len(lane) == len(state) else state[lane]
             # where, not a product: a state that is no longer finite must not survive its reset
             return torch.where(keep.view(-1, 1, 1, 1), chosen, torch.zeros((), dtype=state.dtype, device=state.device))

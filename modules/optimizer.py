@@ -12,13 +12,15 @@ from torch.optim.lr_scheduler import OneCycleLR
 from config.schema import LrSchedulerConfig, TrainingConfig
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig, fused: bool = False) -> dict[str, Any]:
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainingConfig, fused: bool | None = True
+) -> dict[str, Any]:
     """What LightningModule.configure_optimizers returns.
 
     The rate rises linearly from learning_rate / div_factor over the first `pct_start` of `total_steps`, then falls
     linearly to learning_rate / final_div_factor; momentum stays. One step of the schedule per optimiser step.
 
-    `fused` updates all parameters in one kernel; Lightning refuses to clip gradients then if a gradient scaler is used.
+    `fused` updates all parameters in one kernel, and skips the update on the device if `found_inf` says so.
     """
     optimizer = AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     schedule = config.lr_scheduler

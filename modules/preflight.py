@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 
 from callbacks.run_record import peak_memory_mb
@@ -16,6 +17,7 @@ from config.hardware import Device
 from config.schema import TrainConfig
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
+from modules.processes import is_first_process
 from modules.trainer import hardware_arguments
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
@@ -83,7 +85,8 @@ def check_run(
         f"training.max_steps={config.training.max_steps}, without validation",
         "Command": shlex.join(["python", *(text for text in argv if not text.lstrip("+").startswith("check="))]),
     }
-    print("\n".join(f"{name + ':':<12} {text}" for name, text in rows.items()), flush=True)
+    if is_first_process():
+        print("\n".join(f"{name + ':':<12} {text}" for name, text in rows.items()), flush=True)
 
 
 class _StepTimer(Callback):
@@ -93,6 +96,8 @@ class _StepTimer(Callback):
         self._times: list[float] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         self._times.append(time.perf_counter())
 
     @property

@@ -20,7 +20,7 @@ from callbacks.loader_failures import explain_loader_failure, is_loader_failure
 from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.visualization import DetectionPictures
-from config.errors import UserError
+from config.errors import SharedError, UserError
 from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks import require_usable
@@ -32,7 +32,7 @@ from modules.detection import DetectionModule
 from modules.loggers import MetricsCsv
 from modules.memory import keep_freed_memory
 from modules.preflight import check_disk_space, check_run
-from modules.processes import is_first_process, share
+from modules.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
 from modules.results import write_results
 from modules.run_folder import RunFolder, run_of_checkpoint
 from modules.summary import print_training_summary, print_validation_summary
@@ -65,6 +65,7 @@ def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int
     if checkpoint is not None:
         _leave_later_history_behind(run, checkpoint, trainer.loggers)
     status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
+    leave_group(trainer)
     if is_first_process():
         print_training_summary(run, writer, config, argv)
     return status
@@ -76,7 +77,7 @@ def _prepare(
     """Everything that may be found wrong before the run folder is touched."""
     require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     data = EventDataModule(config)
-    module = DetectionModule(config, resolved, scaler_in_use=device.precision == "16-mixed")
+    module = DetectionModule(config, resolved)
     if config.weights is not None:
         _load_weights(module, config.weights, config)
     if checkpoint is not None:
@@ -92,7 +93,11 @@ def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit:
             fit()
     except StopRequested as stop:
         _say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
-        return stop.exit_code
+        return stop.exit_code if not is_lightnings_child() else 0  # else Lightning kills the first in its farewell
+    except SharedError:
+        if is_lightnings_child():
+            return 0
+        raise
     except RuntimeError as error:
         if not is_loader_failure(error):
             raise
@@ -123,6 +128,7 @@ def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]
     loop = trainer.test if config.use_test_set else trainer.validate
     with ends_on_a_signal(), _refusals_as_user_errors():
         loop(module, datamodule=data, verbose=False)
+    leave_group(trainer)
     if is_first_process():
         write_results(module.result, folder, checkpoint=str(config.checkpoint))
         print_validation_summary(module.result, folder)
@@ -147,6 +153,11 @@ def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: 
 
 
 def _prepare_process() -> None:
+    if is_lightnings_child():
+        end_with_parent()
+    torch.backends.cudnn.allow_tf32 = (
+        False  # what stays in float32, and training.precision=32, is float32 on a GPU, too
+    )
     keep_freed_memory()
     # Lightning's advertisements and notes on settings that are our own; its warnings stay
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -84,7 +84,7 @@ def hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
     count = len(device.indices) or local_world_size()
     backend = config.hardware.dist_backend if device.accelerator == "gpu" else "gloo"
     # DDP would broadcast buffers in the first validation batch, which a process without sequences does not have
-    options = {"process_group_backend": backend, "gradient_as_bucket_view": True, "broadcast_buffers": False}
+    options = {"process_group_backend": backend, "gradient_as_bucket_view": True, "forward_sync_buffers": False}
     strategy = DDPStrategy(**options) if count > 1 else "auto"
     return {
         "accelerator": device.accelerator,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modules.hidden_state import HiddenState, LstmState
 
@@ -40,6 +41,18 @@ def test_rows_are_found_by_lane_when_others_have_run_out() -> None:
     assert value_of(state.enter(torch.tensor([False, False]), lanes(0, 2))) == [1.0, 3.0]
     state.leave(state_of(10.0, 30.0), lanes(0, 2))
     assert value_of(state.enter(torch.tensor([False]), lanes(2))) == [30.0]
+
+
+def test_a_restored_state_moves_to_the_device_of_the_batch() -> None:
+    """Fewer lanes than before write into what was restored."""
+    state = HiddenState()
+    state.load_state_dict(state_of(1.0, 2.0, 3.0))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        entered = state.enter(torch.tensor([False, False]), lanes(0, 2))
+        assert entered[0][0].device.type == "cuda"
+        state.leave(entered, lanes(0, 2))
+        state.reset_where(torch.tensor(False))
+        assert state.enter(torch.tensor([False] * 3), lanes(0, 1, 2))[0][0].device.type == "cuda"
 
 
 def test_gradients_never_cross_a_batch() -> None:

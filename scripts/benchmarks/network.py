@@ -125,7 +125,7 @@ class Steps:
         self.take(Batch(case))
         self._autocast = torch.autocast(case.device, dtype=torch.bfloat16, enabled=way.bfloat16)
         training = case.config().training
-        optimizer = build_optimizer(self.detector.parameters(), training, fused=way.fused_optimizer)
+        optimizer = build_optimizer(self.detector.parameters(), training, fused=way.fused_optimizer or None)
         self._optimizer: torch.optim.Optimizer = optimizer["optimizer"]
 
     def take(self, batch: Batch) -> None:

@@ -13,6 +13,7 @@ from data.dataset import ChunkDataset
 from modules import loggers
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
+from modules.loggers import MetricsCsv
 
 LONG_S = 600.0
 
@@ -123,6 +124,11 @@ def not_finite_in_step_3_of_the_second_process() -> None:
         return loss * float("nan") if module.global_step == 3 and module.global_rank == 1 else loss
 
     DetectionModule.training_step = training_step
+
+
+def seven_seconds_of_farewell() -> None:
+    """As a logger may take that sends what it has."""
+    _before(MetricsCsv, "finalize", lambda *_: time.sleep(7))
 
 
 def sleep_before_the_end() -> None:

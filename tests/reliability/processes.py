@@ -106,6 +106,14 @@ class Program:
         return code if code >= 0 else 128 - code
 
 
+def wait_until(happened: Callable[[], object]) -> None:
+    """Wait for something that happens without a program."""
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def _parent(stat: Path) -> int | None:
     try:
         return int(stat.read_text().rpartition(")")[2].split()[1])

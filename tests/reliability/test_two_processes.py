@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch.distributed
 
 from modules.checkpoint_file import read_checkpoint
+from modules.run_folder import step_of
 from tests.reliability import faults
 from tests.reliability.conftest import Train, arguments
-from tests.reliability.processes import ROOT, Program
+from tests.reliability.processes import ROOT, Program, wait_until
 from tests.runs import losses, run_folder
 
 OPTIONS = (
@@ -93,6 +95,54 @@ def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_in_both(pair: P
     content = read_checkpoint(last)
     assert all(torch.isfinite(value).all() for value in content["state_dict"].values())
     assert all(torch.isfinite(part).all() for rank in content["hidden_state"] for stage in rank for part in stage)
+
+
+def test_a_signal_to_save_reaches_both(pair: Pair, tmp_path: Path) -> None:
+    programs = pair("training.max_steps=1000", prepare=faults.steps_of_a_tenth_of_a_second)
+    programs[0].wait_for(lambda: list((tmp_path / "runs" / "project").glob("*/metrics.csv")))
+    folder = run_folder(tmp_path)
+    programs[0].wait_for(lambda: len(losses(folder)) >= 3)
+    programs[1].kill(signal.SIGUSR1)
+    programs[0].wait_for(lambda: list((folder / "checkpoints").glob("last_*")), "the checkpoint")
+    (last,) = (folder / "checkpoints").glob("last_*")
+    programs[0].wait_for(lambda: max(losses(folder)) > step_of(last), "steps after it")
+
+
+@pytest.fixture
+def launch(train: Train) -> Train:
+    """Start one process, which has Lightning start the second, as with `hardware.gpus=[0,1]`."""
+    return partial(train, "batch_size.train=2", environment={"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"})
+
+
+def test_a_stop_is_not_cut_short_by_lightning(launch: Train, tmp_path: Path) -> None:
+    """It looks every five seconds for children that have failed, and kills the first process if there are any."""
+    program = launch(prepare=faults.seven_seconds_of_farewell)
+    program.wait_for(lambda: list((tmp_path / "runs" / "project").glob("*/metrics.csv")))
+    folder = run_folder(tmp_path)
+    program.wait_for(lambda: len(losses(folder)) >= 3)
+    (child,) = program.workers()
+    program.kill(signal.SIGTERM)
+    assert program.exit_code() == 143, program.output()
+    assert program.output().count(f"go on with resume={folder.name}") == 1
+    assert not program.is_alive(child)
+
+
+def test_lightnings_process_ends_with_the_first(launch: Train, tmp_path: Path) -> None:
+    program = launch()
+    program.wait_for(lambda: list((tmp_path / "runs" / "project").glob("*/metrics.csv")))
+    (child,) = program.workers()
+    program.kill(signal.SIGKILL)
+    assert program.exit_code() == 137
+    wait_until(lambda: not program.is_alive(child))
+
+
+def test_a_sweep_starts_new_processes_for_each_run(launch: Train, tmp_path: Path) -> None:
+    sweep = ("--multirun", "training.learning_rate=1e-4,2e-4", "training.max_steps=3")
+    program = launch(*sweep, "wandb.project_name=sweep")
+    assert program.exit_code() == 0, program.output()
+    runs = list((tmp_path / "runs" / "sweep").iterdir())
+    assert [list(losses(run)) for run in runs] == [[0, 1, 2]] * 2
+    assert program.output().count("Validate it:") == 2
 
 
 @pytest.mark.slow
