@@ -56,7 +56,20 @@ def attend(
         # In float32 a bfloat16 softmax takes half the time forwards, but not over forward and backward together.
         dtype = scores.dtype if scores.requires_grad else torch.promote_types(scores.dtype, torch.float32)
         return scores.softmax(dim=-1, dtype=dtype).to(scores.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+    return attend_fused(q, k, v)
+
+
+def attend_fused(
+    q: Float[Tensor, "g heads t d"],
+    k: Float[Tensor, "g heads t d"],
+    v: Float[Tensor, "g heads t d"],
+    grid_limit: int = 65_535,
+) -> Float[Tensor, "g heads t d"]:
+    """The same by PyTorch's kernels, which end with "invalid configuration argument" beyond CUDA's grid limit."""
+    most = grid_limit // q.shape[1]
+    parts = zip(q.split(most), k.split(most), v.split(most), strict=True)
+    attended = [F.scaled_dot_product_attention(*part) for part in parts]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 class AttentionBlock(nn.Module):

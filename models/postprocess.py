@@ -38,7 +38,8 @@ def postprocess(
     rows = torch.cat((centre - size / 2, centre + size / 2, objectness, confidence, class_id.float()), dim=2)
     # NaN fails every comparison. Left in, it would win each NMS.
     keep = (objectness * confidence >= confidence_threshold).squeeze(2) & rows.isfinite().all(dim=2)
-    return [_suppress(image[mask], nms_threshold) for image, mask in zip(rows, keep, strict=True)]
+    candidates = rows[keep].split(keep.sum(dim=1).tolist())
+    return [_suppress(image, nms_threshold) for image in candidates]
 
 
 def _suppress(rows: Float[Tensor, "m 7"], nms_threshold: float) -> Float[Tensor, "m_kept 7"]:

@@ -175,7 +175,7 @@ def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
     from scripts.benchmarks import sizes, streams
 
     results = sizes.sizes(case, effort.rounds)
-    rate = streams.loader_rate(effort.scene, effort.workers)
+    rate = streams.loader_rate(effort.scene, effort.workers, case.device)
     print(sizes.markdown(results))
     print(f"\nloader, {effort.workers} workers: {rate:.0f} frames/s", flush=True)
     loader = {"workers": effort.workers, "frames_per_s": rate}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import GRID, WINDOW, AttentionBlock, MaxVitBlock, PartitionedSelfAttention, attend
+from models.attention import GRID, WINDOW, AttentionBlock, MaxVitBlock, PartitionedSelfAttention, attend, attend_fused
 from tests.network import model_config
 
 PARTITION = (2, 3)
@@ -54,10 +54,11 @@ def test_cells_attend_to_their_window_or_grid(config, kind, cells_of, with_gradi
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_gradient", [True, False])
-def test_attention_is_that_of_the_fused_kernel(dtype, with_gradient):
+@pytest.mark.parametrize("grid_limit", [65_535, 5])
+def test_attention_is_that_of_the_fused_kernel(dtype, with_gradient, grid_limit):
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 4, 2, 6, 8, dtype=dtype)
-    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    q, k, v = torch.randn(3, 5, 2, 6, 8, dtype=dtype)
+    fused = attend_fused(q, k, v, grid_limit)
     result = attend(q.requires_grad_(with_gradient), k, v)
     torch.testing.assert_close(result, fused, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
 

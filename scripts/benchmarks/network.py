@@ -111,7 +111,7 @@ class Batch:
         centre = random(count, 2) * torch.tensor([width, height])
         boxes = torch.cat((class_id, centre, 10 + random(count, 2) * min(height, width) / 4), dim=1)
         self.frames, self.boxes = frames.to(case.device), boxes.to(case.device)
-        self.labelled = labelled.to(case.device)
+        self.labelled_on_host, self.labelled = labelled, labelled.to(case.device)
         self.box_image = torch.arange(len(labelled), device=case.device).repeat_interleave(case.boxes_per_frame)
 
 
@@ -153,7 +153,8 @@ class Steps:
             features, state = self.detector.encode(self.batch.frames, self._state)
             selected = self.detector.select(features, self.batch.labelled)
         else:
-            selected, state = plain_network.encode(self.detector, self._frame_list, self.batch.labelled, self._state)
+            labelled = self.batch.labelled_on_host  # the usual way's are a list, and cost no wait for the GPU
+            selected, state = plain_network.encode(self.detector, self._frame_list, labelled, self._state)
         self._state = [(hidden.detach(), cell.detach()) for hidden, cell in state]
         return selected
 

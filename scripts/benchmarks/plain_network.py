@@ -56,7 +56,7 @@ def encode(
         lanes = labelled[(labelled >= step * num_lanes) & (labelled < (step + 1) * num_lanes)] - step * num_lanes
         if len(lanes):
             for kept, level in zip(selected, features[1:], strict=True):
-                kept.append(level[lanes])
+                kept.append(level[lanes.to(level.device)])
     return tuple(torch.cat(kept) for kept in selected), state
 
 

@@ -45,15 +45,15 @@ def sizes(case: Case, rounds: int, models: tuple[str, ...] = ("tiny", "small", "
     rounds = rounds if case.device == "cpu" else 5 * rounds  # steps of milliseconds
     cases = [replace(case, model=model) for model in models]
     cases.append(replace(cases[-1], overrides=(*case.overrides, FULL_RESOLUTION)))
-    return [_measure(each, rounds, peak) for each in cases]
+    return [size for each in cases if (size := _measure_if_it_fits(each, rounds, peak)) is not None]
 
 
 def matrix_peak_flops(device: str) -> float:
     """Floating-point operations a second of a large bfloat16 matrix product."""
-    size = 8192 if device == "cuda" else 1024
+    size, repeats = (8192, 100) if device == "cuda" else (1024, 10)  # a GPU's clock takes a while to rise
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
-    for _ in range(10):
+    for _ in range(repeats):
         started = time.perf_counter()
         a @ b
         if device == "cuda":
@@ -75,6 +75,15 @@ def markdown(results: list[Size]) -> str:
             f"{row.infer_frames_per_s:.0f} frames/s | {row.memory_mb:.0f} MB | {row.peak_share:.0%} | {idle} |"
         )
     return "\n".join(lines)
+
+
+def _measure_if_it_fits(case: Case, rounds: int, peak: float) -> Size | None:
+    try:
+        return _measure(case, rounds, peak)
+    except torch.OutOfMemoryError:
+        print(f"{case.description} at {case.config().input_hw}: out of memory, left out", flush=True)
+    torch.cuda.empty_cache()
+    return None
 
 
 def _measure(case: Case, rounds: int, peak: float) -> Size:

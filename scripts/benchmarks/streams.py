@@ -87,16 +87,22 @@ def _recording(scene: Scene, rounds: int) -> Row:
     return Row("preprocessing, a window from file to file", "CPU ms", costs["ours"], costs["plain"], note=note)
 
 
-def loader_rate(scene: Scene, num_workers: int, epochs: int = 5) -> float:
-    """Frames a second of the loader of a run, after an epoch in which its workers get up."""
+def loader_rate(scene: Scene, num_workers: int, device: str, epochs: int = 5) -> float:
+    """Frames a second of the loader of a run, until they are on the device; its workers get up in an epoch before."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = scene.prepare(Path(folder), num_recordings=6)
         config = _config([*overrides, f"hardware.num_workers.train={num_workers}"])
         loader = EventDataModule(config).train_dataloader()
+        loader.pin_memory = device == "cuda"  # as with a Trainer on a GPU
         for _ in loader:
             pass
         started = time.perf_counter()
-        num_batches = sum(1 for _ in range(epochs) for _ in loader)
+        num_batches = 0
+        for batch in itertools.chain.from_iterable(itertools.repeat(loader, epochs)):
+            batch.to(torch.device(device))
+            num_batches += 1
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - started
     return num_batches * config.batch_size.train * config.dataset.sequence_length / seconds
 
