@@ -24,12 +24,11 @@ def map_linear(
 class MapLinear(nn.Linear):
     """nn.Linear for feature maps."""
 
-    def forward(self, maps: Float[Tensor, "*cells c_in"]) -> Float[Tensor, "*cells c_out"]:
-        return map_linear(maps, self.weight, self.bias)
-
-    @classmethod
-    def like(cls, layer: nn.Linear) -> MapLinear:
-        """The same layer, with the same parameters."""
-        copy = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        copy.weight, copy.bias = layer.weight, layer.bias
-        return copy
+    def forward(
+        self, maps: Float[Tensor, "*cells c_in"], scale: Float[Tensor, " c_out"] | None = None
+    ) -> Float[Tensor, "*cells c_out"]:
+        """Give `scale` times the layer's output, scaling its few weights instead of the output of all cells."""
+        weight, bias = self.weight, self.bias
+        if scale is not None:
+            weight, bias = weight * scale[:, None], None if bias is None else bias * scale
+        return map_linear(maps, weight, bias)
