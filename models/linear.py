@@ -27,8 +27,13 @@ class MapLinear(nn.Linear):
     def forward(
         self, maps: Float[Tensor, "*cells c_in"], scale: Float[Tensor, " c_out"] | None = None
     ) -> Float[Tensor, "*cells c_out"]:
-        """Give `scale` times the layer's output, scaling its few weights instead of the output of all cells."""
-        weight, bias = self.weight, self.bias
-        if scale is not None:
-            weight, bias = weight * scale[:, None], None if bias is None else bias * scale
-        return map_linear(maps, weight, bias)
+        """Give `scale` times the layer's output."""
+        return map_linear(maps, *self.scaled(scale))
+
+    def scaled(
+        self, scale: Float[Tensor, " c_out"] | None
+    ) -> tuple[Float[Tensor, "c_out c_in"], Float[Tensor, " c_out"] | None]:
+        """Weight and bias times `scale`: they are few, while the layer's output is as large as the map."""
+        if scale is None:
+            return self.weight, self.bias
+        return self.weight * scale[:, None], None if self.bias is None else self.bias * scale

@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import GRID, WINDOW, AttentionBlock, MaxVitBlock, PartitionedSelfAttention, attend, attend_fused
+from models.attention import (
+    GRID,
+    WINDOW,
+    AttentionBlock,
+    MaxVitBlock,
+    PartitionedSelfAttention,
+    Softmax,
+    attend,
+    attend_fused,
+)
 from tests.network import model_config
 
 PARTITION = (2, 3)
@@ -63,6 +72,20 @@ def test_attention_is_that_of_the_fused_kernel(dtype, with_gradient, grid_limit)
     torch.testing.assert_close(result, fused, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
 
 
+@pytest.mark.parametrize(("bits", "tolerance"), [(64, 1e-12), (32, 1e-6), (16, 2e-2)])
+def test_softmax_and_its_gradient_are_pytorchs(bits, tolerance):
+    dtype = {64: torch.float64, 32: torch.float32, 16: torch.bfloat16}[bits]
+    torch.manual_seed(0)
+    scores, weights = 3 * torch.randn(2, 4, 5, 60, dtype=dtype)
+    results = []
+    for softmax in (Softmax.apply, lambda x: x.softmax(dim=-1)):
+        x = scores.clone().requires_grad_()
+        probabilities = softmax(x)
+        assert probabilities.dtype == dtype
+        results.append((probabilities, *torch.autograd.grad((probabilities * weights).sum(), x)))
+    torch.testing.assert_close(*results, atol=tolerance, rtol=tolerance)
+
+
 def test_first_window_attention_has_no_first_norm(config):
     block = MaxVitBlock(16, PARTITION, config, skip_first_norm=True)
     assert isinstance(block.window.norm1, nn.Identity)
@@ -78,6 +101,25 @@ def test_layer_scale_weighs_what_a_block_adds(config):
         layer.ls1.gamma.data.zero_()
         layer.ls2.gamma.data.zero_()
     assert torch.equal(block(maps), maps)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_layer_scale_multiplies_maps_forwards_and_backwards(config, gated):
+    """The weights of the layer before it are scaled instead."""
+    torch.manual_seed(0)
+    config = config.model_copy(update={"mlp_gated": gated})
+    block = AttentionBlock(16, WINDOW, PARTITION, config, skip_first_norm=False).double()
+    for layer in (block.ls1, block.ls2):
+        nn.init.normal_(layer.gamma)
+    maps, weights = torch.randn(2, 2, 4, 6, 16, dtype=torch.float64)
+
+    def definition(x):
+        x = x + block.ls1(block.attention(block.norm1(x)))
+        return x + block.ls2(block.mlp(block.norm2(x)))
+
+    outs = block(maps), definition(maps)
+    results = [(out, *torch.autograd.grad((out * weights).sum(), list(block.parameters()))) for out in outs]
+    torch.testing.assert_close(*results)
 
 
 def test_drop_path_drops_whole_images_in_training_only(config):

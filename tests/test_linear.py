@@ -6,22 +6,39 @@ from torch import nn
 from models.linear import MapLinear
 
 
+def map_linear_like(plain):
+    layer = MapLinear(plain.in_features, plain.out_features, plain.bias is not None)
+    layer.load_state_dict(plain.state_dict())
+    return layer.to(plain.weight.dtype)
+
+
+def test_same_seed_same_weights_as_a_linear_layer():
+    layers = []
+    for kind in (nn.Linear, MapLinear):
+        torch.manual_seed(0)
+        layers.append(kind(6, 10).state_dict())
+    assert all(torch.equal(layers[0][name], value) for name, value in layers[1].items())
+
+
+@pytest.mark.parametrize("with_scale", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (7,), ()])
-def test_output_and_gradients_are_those_of_a_linear_layer(shape, bias):
+def test_output_and_gradients_are_those_of_a_linear_layer_times_the_scale(shape, bias, with_scale):
     torch.manual_seed(0)
     plain = nn.Linear(6, 10, bias).double()
-    layer = MapLinear.like(plain)
+    layer = map_linear_like(plain)
     maps = torch.randn(*shape, 6, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(*shape, 10, dtype=torch.float64)
-    results = []
-    for run in (plain, layer):
-        out = run(maps)
-        gradients = torch.autograd.grad((out * weights).sum(), [maps, *run.parameters()])
-        results.append((out, *gradients))
+    scale = torch.randn(10, dtype=torch.float64, requires_grad=True)
+    leaves = [maps, *([scale] if with_scale else [])]
+    outs = (plain(maps) * scale, layer(maps, scale)) if with_scale else (plain(maps), layer(maps))
+    results = [
+        (out, *torch.autograd.grad((out * weights).sum(), [*leaves, *run.parameters()]))
+        for run, out in zip((plain, layer), outs, strict=True)
+    ]
     torch.testing.assert_close(results[1], results[0])
 
 
 def test_maps_whose_channels_lie_apart():
     maps, layer = torch.randn(2, 6, 4, 5).permute(0, 2, 3, 1), nn.Linear(6, 3)
-    torch.testing.assert_close(MapLinear.like(layer)(maps), F.linear(maps, layer.weight, layer.bias))
+    torch.testing.assert_close(map_linear_like(layer)(maps), F.linear(maps, layer.weight, layer.bias))

@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from config.command_line import SPIN_COUNT
 from config.loading import load_train_config
 from config.schema import TrainConfig
+from models.attention import AttentionBlock
+from models.convolution import ConvBlock
 from models.detector import Detector, Features
+from models.linear import MapLinear
 from models.loss import assigned_losses, detection_loss
 from models.lstm import LstmState
 from models.postprocess import decode, postprocess
@@ -22,7 +25,7 @@ from modules.optimizer import build_optimizer
 from scripts.benchmarks import plain_network
 from scripts.benchmarks.measuring import Measure, Remote, peak_mb
 
-WARM_UP_STEPS = {"cpu": 1, "cuda": 5}
+WARM_UP_STEPS = {"cpu": 2, "cuda": 5}  # a CPU's second step still asks the kernel for some memory
 DENSITY = 0.02  # of non-zero cells
 CHECK_SIZE = ("dataset.resolution_hw=[128,256]", "model.backbone.embed_dim=16", "model.backbone.partition_split_32=1",
               "model.backbone.stage.attention.dim_head=8")  # fmt: skip
@@ -39,9 +42,15 @@ class Way:
     without_nms: bool = False
     convolved_linear: bool = False  # linear layers of maps are 1x1 convolutions
     folded_norm: bool = False  # batch norms, in inference
+    folded_scale: bool = False  # layer scales, into the weights of the layer before
     fused_optimizer: bool = False
     bfloat16: bool = False
     activation_checkpointing: bool = False
+
+    @property
+    def plain_layers(self) -> set[type[nn.Module]]:
+        ours = {MapLinear: self.convolved_linear, ConvBlock: self.folded_norm, AttentionBlock: self.folded_scale}
+        return {layer for layer, done in ours.items() if not done}
 
     def remote(self, make: Callable[[Case, Way], Measure], case: Case) -> Remote:
         """Measure in a new process."""
@@ -86,7 +95,7 @@ class Case:
         detector = Detector(
             config.model, config.dataset.num_classes, config.partition_size, way.activation_checkpointing
         )
-        plain_network.replace_layers(detector, linear=not way.convolved_linear, norm=not way.folded_norm)
+        plain_network.replace_layers(detector, way.plain_layers)
         return detector.to(self.device)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OUTSIDE_COST
+from models.attention import AttentionBlock
 from models.backbone import Stage
 from models.convolution import ConvBlock
 from models.detector import Detector, Features
@@ -25,13 +26,29 @@ class PlainConvBlock(ConvBlock):
         return self.act(self.bn(self.conv(x)))
 
 
-def replace_layers(detector: Detector, *, linear: bool, norm: bool) -> None:
-    """Give the detector's linear layers, and its convolutions with batch norms, their plain forward pass."""
+class PlainLinear(MapLinear):
+    def forward(
+        self, maps: Float[Tensor, "*cells c_in"], scale: Float[Tensor, " c_out"] | None = None
+    ) -> Float[Tensor, "*cells c_out"]:
+        return F.linear(maps, *self.scaled(scale))
+
+
+class PlainAttentionBlock(AttentionBlock):
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
+        x = x + self.drop_path(self.ls1(self.attention(self.norm1(x))))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+
+PLAIN_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    plain.__base__: plain for plain in (PlainConvBlock, PlainLinear, PlainAttentionBlock)
+}
+
+
+def replace_layers(detector: Detector, kinds: set[type[nn.Module]]) -> None:
+    """Give the detector's layers of these kinds, keys of `PLAIN_LAYERS`, their plain forward pass."""
     for module in detector.modules():
-        if linear and isinstance(module, MapLinear):
-            module.__class__ = nn.Linear
-        elif norm and isinstance(module, ConvBlock):
-            module.__class__ = PlainConvBlock
+        if type(module) in kinds:
+            module.__class__ = PLAIN_LAYERS[type(module)]
 
 
 def encode(
