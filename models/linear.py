@@ -22,18 +22,20 @@ def map_linear(
 
 
 class MapLinear(nn.Linear):
-    """nn.Linear for feature maps."""
+    """nn.Linear for feature maps, and what it gives times a scale for each channel."""
 
     def forward(
         self, maps: Float[Tensor, "*cells c_in"], scale: Float[Tensor, " c_out"] | None = None
     ) -> Float[Tensor, "*cells c_out"]:
-        """Give `scale` times the layer's output."""
+        if scale is None:
+            return map_linear(maps, self.weight, self.bias)
+        if maps.device.type != "cpu":
+            # Weights times a scale of 1e-5 are too small for float16, which GPUs compute in by default.
+            return map_linear(maps, self.weight, self.bias) * scale
         return map_linear(maps, *self.scaled(scale))
 
     def scaled(
-        self, scale: Float[Tensor, " c_out"] | None
+        self, scale: Float[Tensor, " c_out"]
     ) -> tuple[Float[Tensor, "c_out c_in"], Float[Tensor, " c_out"] | None]:
-        """Weight and bias times `scale`: they are few, while the layer's output is as large as the map."""
-        if scale is None:
-            return self.weight, self.bias
+        """Weight and bias times `scale`: few numbers, where the layer's output is a map that does not fit the cache."""
         return self.weight * scale[:, None], None if self.bias is None else self.bias * scale

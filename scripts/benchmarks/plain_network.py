@@ -30,7 +30,8 @@ class PlainLinear(MapLinear):
     def forward(
         self, maps: Float[Tensor, "*cells c_in"], scale: Float[Tensor, " c_out"] | None = None
     ) -> Float[Tensor, "*cells c_out"]:
-        return F.linear(maps, *self.scaled(scale))
+        weights = (self.weight, self.bias) if scale is None else self.scaled(scale)
+        return F.linear(maps, *weights)
 
 
 class PlainAttentionBlock(AttentionBlock):
