@@ -14,7 +14,7 @@ def map_linear(
 
     For maps [N, H, W, C] on a CPU a 1x1 convolution computes it: forward and backward, oneDNN's takes 0.65 to 0.85 of
     the time of MKL's matrix products in float32, and 0.55 to 1.0 in bfloat16 (AMD EPYC with AVX512, 48 to 384
-    channels, times 3 or 4).
+    channels, times 3 or 4); on an Intel Xeon with AMX all layers together take 1.0 and 0.88.
     """
     if maps.device.type != "cpu" or maps.ndim != 4:
         return F.linear(maps, weight, bias)
