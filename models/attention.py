@@ -53,8 +53,8 @@ def attend(
 ) -> Float[Tensor, "g heads t d"]:
     """softmax(q k^T / sqrt(d)) v within each of g groups of t tokens."""
     if q.device.type == "cpu":
-        # The fused kernel is slower here, for 60 tokens in heads of 24 or 32 (AMD EPYC, Intel Xeon with AMX): 1.05 to 1.25
-        # times forwards; forwards and backwards 1.5 times in float32, 4 to 7 times in bfloat16.
+        # The fused kernel is slower here, for 60 tokens in heads of 24 or 32 (AMD EPYC, Intel Xeon): 1.05 to 1.25 times
+        # forwards; forwards and backwards 1.5 times in float32, 4 to 7 times in bfloat16.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return Softmax.apply(scores) @ v
     return attend_fused(q, k, v)
