@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
 from models.attention import NORM_EPS, MaxVitBlock
+from models.linear import compute_dtype
 from models.lstm import Lstm2d, LstmState
 
 
@@ -121,9 +122,3 @@ class RecurrentBackbone(nn.Module):
             features.append(maps)
             new_state.append(stage_state)
         return features, new_state
-
-
-def compute_dtype(weight: Tensor) -> torch.dtype:
-    """What matrix products with `weight` compute in: its own type, or autocast's."""
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

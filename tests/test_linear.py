@@ -42,3 +42,15 @@ def test_output_and_gradients_are_those_of_a_linear_layer_times_the_scale(shape,
 def test_maps_whose_channels_lie_apart():
     maps, layer = torch.randn(2, 6, 4, 5).permute(0, 2, 3, 1), nn.Linear(6, 3)
     torch.testing.assert_close(map_linear_like(layer)(maps), F.linear(maps, layer.weight, layer.bias))
+
+
+def test_float16_keeps_a_scale_that_its_numbers_cannot_hold():
+    """Weights of 0.1 times 1e-6 would have one or two of their bits left."""
+    torch.manual_seed(0)
+    layer, maps, scale = MapLinear(64, 16), torch.randn(1, 2, 3, 64), torch.full((16,), 1e-6, requires_grad=True)
+    exact = layer(maps, scale)
+    with torch.autocast("cpu", torch.float16):
+        result = layer(maps, scale)
+    torch.testing.assert_close(result, exact, atol=1e-8, rtol=1e-2)
+    results = [torch.autograd.grad(out.sum(), [scale, layer.weight]) for out in (exact, result)]
+    torch.testing.assert_close(results[1], results[0], atol=1e-2, rtol=1e-2)
