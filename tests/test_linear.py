@@ -52,5 +52,5 @@ def test_float16_keeps_a_scale_that_its_numbers_cannot_hold():
     with torch.autocast("cpu", torch.float16):
         result = layer(maps, scale)
     torch.testing.assert_close(result, exact, atol=1e-8, rtol=1e-2)
-    results = [torch.autograd.grad(out.sum(), [scale, layer.weight]) for out in (exact, result)]
-    torch.testing.assert_close(results[1], results[0], atol=1e-2, rtol=1e-2)
+    exact_gradient, gradient = (torch.autograd.grad(out.sum(), scale)[0] for out in (exact, result))
+    assert (gradient - exact_gradient).norm() < 1e-2 * exact_gradient.norm()
