@@ -7,13 +7,13 @@ from typing import Any
 
 from config.command_line import errors_without_traceback, hydra_command, quick_imports
 from config.schema import TrainConfig
-from modules.run_folder import with_recorded_command
+from modules.run.folder import with_recorded_command
 
 
 def train(config: TrainConfig, raw: dict[str, Any], argv: list[str]) -> int:
     """Imports torch only here, after the configuration has been checked: typing errors are told within a second."""
     with quick_imports():
-        from modules.run import train as run
+        from modules.run.entry import train as run
 
     return run(config, raw, argv)
 

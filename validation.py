@@ -11,7 +11,7 @@ from config.schema import ValidationConfig
 def validate(config: ValidationConfig, raw: dict[str, Any], argv: list[str]) -> int:
     """Imports torch only here, after the configuration has been checked: typing errors are told within a second."""
     with quick_imports():
-        from modules.run import validate as run
+        from modules.run.entry import validate as run
 
     return run(config, raw, argv)
 

@@ -9,15 +9,15 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
-from callbacks.boundary import BoundaryCallback
 from callbacks.faults import TooMuchDamageError
 from callbacks.gradient_guard import TooManySkippedStepsError
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import SharedError
 from config.schema import CheckpointConfig
 from data.workers import kill_workers
-from modules.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
-from modules.run_folder import step_of
+from modules.boundary import BoundaryCallback
+from modules.run.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
+from modules.run.folder import step_of
 
 MONITOR = "AP"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.boundary import BoundaryCallback
 from config.errors import UserError
 from data.batch import SequenceBatch
-from modules.tolerance import append_line
+from modules.boundary import BoundaryCallback
+from modules.run.writing import append_line
 
 
 class TooMuchDamageError(UserError):

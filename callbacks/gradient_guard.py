@@ -12,10 +12,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.boundary import BoundaryCallback
 from config.errors import SharedError
 from data.batch import SequenceBatch
-from modules.tolerance import append_line
+from modules.boundary import BoundaryCallback
+from modules.run.writing import append_line
 
 
 class TooManySkippedStepsError(SharedError):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from modules.processes import gather_objects
+from modules.run.processes import gather_objects
 
 
 class RandomState(Callback):

@@ -23,10 +23,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.signals import LoaderWatch
 from data.index import SplitIndex
-from modules.curves import draw_curves
-from modules.results import results_dict, write_confusion_matrix
-from modules.run_folder import RunFolder
-from modules.tolerance import failed_writes_are_told
+from modules.evaluation.results import results_dict, write_confusion_matrix
+from modules.pictures.curves import draw_curves
+from modules.run.folder import RunFolder
+from modules.run.writing import failed_writes_are_told
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
 

@@ -17,8 +17,8 @@ from pytorch_lightning.profilers import Profiler
 from torch.utils.data import dataloader
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
-from callbacks.boundary import BoundaryCallback
 from callbacks.loader_failures import dump_all_stacks, is_timeout
+from modules.boundary import BoundaryCallback
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip

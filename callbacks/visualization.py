@@ -14,10 +14,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from config.schema import DatasetConfig
 from data.batch import SequenceBatch
-from modules.confusion_figure import draw_confusion_matrix
-from modules.drawing import PictureBoxes, draw_frame
-from modules.evaluation import EvaluationResult
-from modules.tolerance import failed_writes_are_told
+from modules.evaluation.evaluator import EvaluationResult
+from modules.pictures.confusion_figure import draw_confusion_matrix
+from modules.pictures.frames import PictureBoxes, draw_frame
+from modules.run.writing import failed_writes_are_told
 
 
 class DetectionPictures(Callback):

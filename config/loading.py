@@ -26,7 +26,7 @@ from config.names import CONFIG_FOLDER
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
-from config.validation import check_sections, is_under
+from config.sections import check_sections, is_under
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
 STAND_IN = "dataset=base"

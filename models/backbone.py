@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
-from models.attention import NORM_EPS, MaxVitBlock
-from models.linear import compute_dtype
-from models.lstm import Lstm2d, LstmState
+from models.cells.lstm import Lstm2d, LstmState
+from models.layers.attention import NORM_EPS, MaxVitBlock
+from models.layers.linear import compute_dtype
 
 
 class Downsample(nn.Module):

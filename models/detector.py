@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from config.schema import CompileConfig, ModelConfig
 from models.backbone import RecurrentBackbone
+from models.cells.lstm import LstmState
 from models.fpn import Pafpn
 from models.head import Predictions, YoloxHead
 from models.loss import detection_loss
-from models.lstm import LstmState
 from models.postprocess import decode, postprocess
 
 STRIDES = (8, 16, 32)  # of stages 2, 3, 4

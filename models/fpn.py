@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from config.schema import FpnConfig
-from models.convolution import ConvBlock, spatial_conv
+from models.layers.convolution import ConvBlock, spatial_conv
 
 
 class Bottleneck(nn.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from config.schema import HeadConfig
-from models.convolution import ConvBlock, spatial_conv
+from models.layers.convolution import ConvBlock, spatial_conv
 
 PRIOR_PROBABILITY = 0.01  # what objectness and classes say before training (RetinaNet, arXiv:1708.02002)
 

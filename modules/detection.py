@@ -10,14 +10,14 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.boundary import BoundaryCallback
 from config.schema import Config
 from data.batch import SequenceBatch
 from models.detector import Detector
-from modules.evaluation import Evaluation, EvaluationResult
+from modules.boundary import BoundaryCallback
+from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.hidden_state import HiddenState
 from modules.optimizer import build_optimizer, rate_at
-from modules.processes import broadcast_buffers, gather_objects
+from modules.run.processes import broadcast_buffers, gather_objects
 
 
 class DetectionModule(LightningModule):

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from data.checks import DatasetReport, check_dataset
+from data.checks.dataset import DatasetReport, check_dataset
 
 _MAX_FAULTS_SHOWN = 50
 

@@ -21,7 +21,7 @@ from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from data.frame_store import FrameStore, FrameStoreWriter, compact_path
-from data.preprocessing import SPLITS
+from data.recordings.preprocessing import SPLITS
 from data.sequence import Hdf5Frames
 from scripts.parallel import run_parallel, split_workers
 

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.command_line import errors_without_traceback
-from modules.run_table import RunRow, difference_table, find_runs, read_run, run_table
+from modules.reports.run_table import RunRow, difference_table, find_runs, read_run, run_table
 
 
 def main() -> None:

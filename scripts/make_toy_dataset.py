@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.errors import UserError
-from data.simulation import write_recording
+from data.toy.recording import write_recording
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZES = {False: (32, 6, 4), True: (8, 2, 2)}  # recordings per split, without and with --full

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from data.event_files import SUFFIXES
-from data.preprocessing import PARTIAL_FOLDER, SPLITS, RecordingFiles, Report, preprocess_recording
+from data.recordings.event_files import SUFFIXES
+from data.recordings.preprocessing import PARTIAL_FOLDER, SPLITS, RecordingFiles, Report, preprocess_recording
 from scripts.parallel import run_parallel, split_workers
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}

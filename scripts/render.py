@@ -33,9 +33,9 @@ from config.loading import load_dataset_config, load_validation_config
 from config.schema import Config, DatasetConfig, TrainConfig
 from models.detector import Detector
 from models.pretrained import check_compatible, load_weights
-from modules import rendering
-from modules.checkpoint_file import read_checkpoint
-from modules.drawing import draw_frame, draw_legend
+from modules.pictures import film
+from modules.pictures.frames import draw_frame, draw_legend
+from modules.run.checkpoint_file import read_checkpoint
 
 FILM_WIDTH_PX, GIF_WIDTH_PX = 1280, 640
 
@@ -81,36 +81,36 @@ def render(arguments: Arguments) -> int:
     if not source.exists():
         raise UserError(f"{source} not found")
     dataset, predictions = choose_boxes(arguments)
-    if rendering.is_sequence_folder(source):
+    if film.is_sequence_folder(source):
         if dataset is None:
             raise UserError(f"{source}: a sequence's folder does not tell its data set: add dataset=NAME")
-        frames = rendering.sequence_frames(source, dataset)
-        truth = rendering.sequence_truth(source, dataset)
+        frames = film.sequence_frames(source, dataset)
+        truth = film.sequence_truth(source, dataset)
     elif source.is_dir():
         raise UserError(f"{source} is no sequence's folder: it lacks event_representations_v2")
     else:
-        frames = rendering.recording_frames(source, dataset)
-        truth = rendering.recording_truth(source, dataset)
+        frames = film.recording_frames(source, dataset)
+        truth = film.recording_truth(source, dataset)
     has_boxes = predictions is not None or truth is not None
     classes = dataset.classes if dataset is not None and has_boxes else ()
-    window_ms = (dataset.representation if dataset else rendering.QUICK_LOOK).window_ms
+    window_ms = (dataset.representation if dataset else film.QUICK_LOOK).window_ms
     pictures = draw(arguments, frames, predictions, truth, classes)
     return write_film(arguments.out, pictures, fps=1000 / window_ms * arguments.speed)
 
 
-def choose_boxes(arguments: Arguments) -> tuple[DatasetConfig | None, rendering.BoxesAt | None]:
+def choose_boxes(arguments: Arguments) -> tuple[DatasetConfig | None, film.BoxesAt | None]:
     """The data set, and what gives predictions; either may be missing."""
     chosen = any(word.lstrip("+").startswith(("dataset=", "dataset.")) for word in arguments.overrides)
     if arguments.checkpoint is not None:
         config = config_of_checkpoint(arguments.checkpoint, arguments.overrides)
         detector = load_detector(config, arguments.checkpoint)
-        return config.dataset, rendering.LivePredictions(detector, config.evaluation.score, arguments.threshold)
+        return config.dataset, film.LivePredictions(detector, config.evaluation.score, arguments.threshold)
     dataset = load_dataset_config(arguments.overrides) if chosen else None
     if arguments.predictions is None:
         return dataset, None
     dataset = dataset or dataset_of_validation(arguments.predictions)
-    name = rendering.name_of(arguments.source)
-    return dataset, rendering.stored_predictions(arguments.predictions, name, dataset, arguments.threshold)
+    name = film.name_of(arguments.source)
+    return dataset, film.stored_predictions(arguments.predictions, name, dataset, arguments.threshold)
 
 
 def dataset_of_validation(folder: Path) -> DatasetConfig:
@@ -143,13 +143,13 @@ def load_detector(config: Config, checkpoint: Path) -> Detector:
 
 def draw(
     arguments: Arguments,
-    frames: Iterable[tuple[int, rendering.Frame]],
-    predictions: rendering.BoxesAt | None,
-    truth: rendering.BoxesAt | None,
+    frames: Iterable[tuple[int, film.Frame]],
+    predictions: film.BoxesAt | None,
+    truth: film.BoxesAt | None,
     classes: Sequence[str],
 ) -> Iterator[Image.Image]:
     """Pictures of the part that is wanted; the network sees what comes before, too, and so remembers it."""
-    name = rendering.name_of(arguments.source)
+    name = film.name_of(arguments.source)
     width_px = GIF_WIDTH_PX if arguments.out.suffix.lower() == ".gif" else FILM_WIDTH_PX
     first_us = None
     for t_us, frame in frames:

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
-from modules.analysis import analyse
-from modules.report_figure import draw_report
-from modules.results import read_predictions, read_results
-from modules.tables import Table
+from modules.evaluation.results import read_predictions, read_results
+from modules.pictures.report_figure import draw_report
+from modules.reports.analysis import analyse
+from modules.reports.tables import Table
 
 
 def main() -> None:

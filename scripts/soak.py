@@ -25,7 +25,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.errors import UserError
-from modules.checkpoint_file import newest_loadable, read_checkpoint
+from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERVAL = 10

@@ -125,7 +125,7 @@ def make_config(data_set: Path) -> Callable[..., TrainConfig]:
 def start(make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Train with overrides; runs lie under tmp_path / "runs" / <project>."""
 
-    from modules.run import train
+    from modules.run.entry import train
 
     def start(*overrides: str, project: str = "project") -> int:
         for name in ("RUN", "SEED", "VALIDATION_FOLDER"):

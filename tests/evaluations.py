@@ -6,7 +6,7 @@ import torch
 
 from config.loading import load_dataset_config
 from config.schema import EvaluationConfig
-from modules.evaluation import Evaluation, EvaluationResult
+from modules.evaluation.evaluator import Evaluation, EvaluationResult
 
 SETTINGS = EvaluationConfig(score="product", confusion_threshold=0.25)
 

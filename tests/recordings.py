@@ -8,8 +8,8 @@ import numpy as np
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from data.frame_store import FrameStore, compact_path
-from data.labels import BOX_DTYPE
-from data.preprocessing import RecordingFiles
+from data.recordings.boxes import BOX_DTYPE
+from data.recordings.preprocessing import RecordingFiles
 
 REPRESENTATION = Path("event_representations_v2/stacked_histogram_dt=50_nbins=10")
 FULL, HALF = "event_representations.h5", "event_representations_ds2_nearest.h5"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from modules.coco import accumulate
-from modules.frames import Boxes, Predictions
-from modules.matching import match
+from modules.evaluation.coco import accumulate
+from modules.evaluation.labelled_frames import Boxes, Predictions
+from modules.evaluation.matching import match
 from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, peak_mb
 
 NUM_CLASSES, BOXES_PER_FRAME, PREDICTIONS_PER_FRAME = 8, 8, 200

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from config.command_line import SPIN_COUNT
 from config.loading import load_train_config
 from config.schema import TrainConfig
-from models.attention import AttentionBlock
-from models.convolution import ConvBlock
+from models.cells.lstm import LstmState
 from models.detector import Detector, Features
-from models.linear import MapLinear
+from models.layers.attention import AttentionBlock
+from models.layers.convolution import ConvBlock
+from models.layers.linear import MapLinear
 from models.loss import assigned_losses, detection_loss
-from models.lstm import LstmState
 from models.postprocess import decode, postprocess
-from modules.memory import keep_freed_memory
 from modules.optimizer import build_optimizer
+from modules.run.memory import keep_freed_memory
 from scripts.benchmarks import plain_network
 from scripts.benchmarks.measuring import Measure, Remote, peak_mb
 

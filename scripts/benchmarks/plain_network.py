@@ -11,14 +11,14 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OUTSIDE_COST
-from models.attention import AttentionBlock
 from models.backbone import Stage
-from models.convolution import ConvBlock
+from models.cells.lstm import LstmState
 from models.detector import Detector, Features
 from models.head import Predictions, decode_boxes
-from models.linear import MapLinear
+from models.layers.attention import AttentionBlock
+from models.layers.convolution import ConvBlock
+from models.layers.linear import MapLinear
 from models.loss import box_iou
-from models.lstm import LstmState
 
 
 class PlainConvBlock(ConvBlock):

@@ -15,8 +15,8 @@ import torch
 from config.loading import load_dataset_config, load_train_config
 from config.schema import TrainConfig
 from data.dataset import ChunkDataset
-from data.preprocessing import preprocess_recording
-from data.representation import add_stacked_histogram
+from data.recordings.preprocessing import preprocess_recording
+from data.recordings.representation import add_stacked_histogram
 from modules.data import EventDataModule, make_training_plan
 from scripts.benchmarks import plain_data
 from scripts.benchmarks.measuring import Measure, Row, alternate

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from callbacks.checkpoint import CheckpointWriter
 from data.dataset import ChunkDataset
-from modules import loggers
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
-from modules.loggers import MetricsCsv
+from modules.run import loggers
+from modules.run.loggers import MetricsCsv
 
 LONG_S = 600.0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from modules.checkpoint_file import read_checkpoint
-from modules.run_folder import step_of
+from modules.run.checkpoint_file import read_checkpoint
+from modules.run.folder import step_of
 from tests.reliability import faults
 from tests.reliability.conftest import Train
 from tests.runs import losses, run_folder

@@ -10,7 +10,7 @@ import pytest
 
 from config.errors import UserError
 from config.loading import load_dataset_config
-from data.checks import check_dataset
+from data.checks.dataset import check_dataset
 from data.index import load_index
 from tests.conftest import REPRESENTATION, write_sequence
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from callbacks.loader_failures import explain_loader_failure
 from data.workers import signals_held_back
-from modules.checkpoint_file import read_checkpoint
+from modules.run.checkpoint_file import read_checkpoint
 from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
 from tests.reliability import faults
 from tests.reliability.conftest import Train

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from modules.checkpoint_file import read_checkpoint
+from modules.run.checkpoint_file import read_checkpoint
 from tests.reliability.conftest import Train
 from tests.reliability.processes import Program
 from tests.runs import losses, run_folder

@@ -1,0 +1,149 @@
+"""Typed `dataset` section: what a data set YAML says."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from config.schema.base import Probability, Size2d, Strict, UserPath
+
+
+class FactorRange(Strict):
+    min: Annotated[float, Field(ge=1)]
+    max: Annotated[float, Field(ge=1)]
+
+
+class RotateConfig(Strict):
+    prob: Probability
+    min_angle_deg: NonNegativeFloat
+    max_angle_deg: NonNegativeFloat
+
+
+class ZoomDirectionConfig(Strict):
+    weight: NonNegativeFloat = 1
+    factor: FactorRange
+
+
+class ZoomConfig(Strict):
+    """Streams have no `zoom_in`: its window would have to be chosen before the boxes of later chunks are known."""
+
+    prob: Probability
+    zoom_in: ZoomDirectionConfig | None = None
+    zoom_out: ZoomDirectionConfig
+
+
+class AugmentationConfig(Strict):
+    prob_hflip: Probability
+    rotate: RotateConfig
+    zoom: ZoomConfig
+
+
+class DataAugmentationConfig(Strict):
+    random: AugmentationConfig
+    stream: AugmentationConfig
+
+
+class RandomSamplingConfig(Strict):
+    weighted_sampling: bool
+
+
+class MixedSamplingConfig(Strict):
+    """Share of lanes per kind; at least one lane of each."""
+
+    w_stream: PositiveFloat
+    w_random: PositiveFloat
+
+
+class TrainSamplingConfig(Strict):
+    sampling: Literal["stream", "random", "mixed"]
+    random: RandomSamplingConfig
+    mixed: MixedSamplingConfig
+
+
+class BoxFilterConfig(Strict):
+    """Ground truth and predictions that the evaluation keeps; in sensor pixels (halved at half resolution)."""
+
+    min_diagonal: NonNegativeFloat
+    min_side: NonNegativeFloat
+    skip_first_ms: NonNegativeFloat  # boxes must be strictly later than this
+
+
+class EvalSamplingConfig(Strict):
+    sampling: Literal["stream"]
+    box_filter: BoxFilterConfig
+
+
+class RepresentationConfig(Strict):
+    """Stacked histogram: 2 * bins channels of uint8, channel = polarity * bins + bin."""
+
+    window_ms: PositiveInt
+    bins: PositiveInt
+    count_cutoff: Annotated[int, Field(ge=1, le=255)]
+
+
+class PreprocessingConfig(Strict):
+    """What scripts/preprocess.py keeps of a recording's boxes, and when; sizes in sensor pixels."""
+
+    class_ids: dict[NonNegativeInt, str]  # id in the *_bbox.npy files -> class name; other ids are dropped
+    first_label_ms: NonNegativeFloat
+    label_interval_ms: PositiveFloat
+    label_jitter_ms: NonNegativeFloat
+    min_box_diagonal: NonNegativeFloat
+    min_box_side: NonNegativeFloat
+    max_box_width_fraction_train: Annotated[float, Field(gt=0, le=1)] | None
+    reference_gen1_spacing: bool  # RVT's script puts 2 windows between labels 250 ms apart, not 5; true repeats that
+
+
+class DatasetConfig(Strict):
+    name: str
+    path: UserPath
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]  # in id order
+    class_groups: dict[str, tuple[str, ...]]
+    ev_repr_name: str
+    representation: RepresentationConfig
+    sequence_length: PositiveInt  # frames per chunk, the L of [L, B, C, H, W]
+    resolution_hw: Size2d  # of the sensor
+    downsample_by_factor_2: bool
+    only_load_end_labels: bool
+    train: TrainSamplingConfig
+    eval: EvalSamplingConfig
+    data_augmentation: DataAugmentationConfig
+    preprocessing: PreprocessingConfig
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width of the frames as loaded, before padding."""
+        scale = 2 if self.downsample_by_factor_2 else 1
+        return self.resolution_hw[0] // scale, self.resolution_hw[1] // scale
+
+    @property
+    def channels(self) -> int:
+        return 2 * self.representation.bins
+
+    @property
+    def frames_file_name(self) -> str:
+        """Name of the HDF5 file of a sequence in the reference's layout."""
+        return "event_representations_ds2_nearest.h5" if self.downsample_by_factor_2 else "event_representations.h5"
+
+    @property
+    def eval_box_filter(self) -> BoxFilterConfig:
+        """The evaluation's box filter in pixels of the loaded frames."""
+        scale = 2 if self.downsample_by_factor_2 else 1
+        sensor = self.eval.box_filter
+        return BoxFilterConfig(
+            min_diagonal=sensor.min_diagonal / scale,
+            min_side=sensor.min_side / scale,
+            skip_first_ms=sensor.skip_first_ms,
+        )
+
+
+def representation_of(ev_repr_name: str) -> tuple[int, int] | None:
+    """Window in ms and number of bins told by a folder name such as `stacked_histogram_dt=50_nbins=10`."""
+    match = re.fullmatch(r"stacked_histogram_dt=(\d+)_nbins=(\d+)", ev_repr_name)
+    return (int(match[1]), int(match[2])) if match else None

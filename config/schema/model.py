@@ -1,0 +1,107 @@
+"""Typed `model` section: the network and its post-processing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from config.schema.base import Probability, Size2d, Strict
+
+
+class CompileArgsConfig(Strict):
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+
+
+class CompileConfig(Strict):
+    enable: bool
+    args: CompileArgsConfig = CompileArgsConfig()
+
+
+class StemConfig(Strict):
+    patch_size: Literal[4]
+
+
+class DownsampleConfig(Strict):
+    type: Literal["patch"]
+    overlap: bool
+    norm_affine: bool
+
+
+class AttentionConfig(Strict):
+    """`partition_size` follows from the resolution (see `Config.partition_size`); null, or RVT's explicit pair."""
+
+    use_torch_mha: Literal[False]
+    partition_size: Size2d | None = None
+    dim_head: PositiveInt
+    attention_bias: bool
+    mlp_activation: Literal["gelu", "relu", "silu"]
+    mlp_gated: bool
+    mlp_bias: bool
+    mlp_ratio: PositiveFloat
+    drop_mlp: Probability
+    drop_path: Probability
+    ls_init_value: NonNegativeFloat
+
+
+class LstmConfig(Strict):
+    dws_conv: bool
+    dws_conv_only_hidden: bool
+    dws_conv_kernel_size: PositiveInt
+    drop_cell_update: Probability
+
+
+class StageConfig(Strict):
+    downsample: DownsampleConfig
+    attention: AttentionConfig
+    lstm: LstmConfig
+
+
+class BackboneConfig(Strict):
+    name: Literal["MaxViTRNN"]
+    compile: CompileConfig
+    input_channels: PositiveInt
+    enable_masking: Literal[False]  # no data set here makes token masks
+    partition_split_32: PositiveInt
+    embed_dim: PositiveInt
+    dim_multiplier: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    num_blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    in_res_hw: Size2d | None = None  # follows from the data set; RVT's key, checked when given
+    stem: StemConfig
+    stage: StageConfig
+
+    @property
+    def stage_dims(self) -> tuple[int, ...]:
+        return tuple(self.embed_dim * multiplier for multiplier in self.dim_multiplier)
+
+
+class FpnConfig(Strict):
+    name: Literal["PAFPN"]
+    compile: CompileConfig
+    depth: PositiveFloat
+    in_stages: tuple[Literal[2], Literal[3], Literal[4]]
+    depthwise: bool
+    act: Literal["silu", "relu", "lrelu"]
+
+
+class HeadConfig(Strict):
+    """`num_classes: null` takes the data set's."""
+
+    name: Literal["YoloX"]
+    compile: CompileConfig
+    num_classes: PositiveInt | None = None
+    depthwise: bool
+    act: Literal["silu", "relu", "lrelu"]
+
+
+class PostprocessConfig(Strict):
+    confidence_threshold: Probability
+    nms_threshold: Probability
+
+
+class ModelConfig(Strict):
+    name: Literal["rnndet"]
+    backbone: BackboneConfig
+    fpn: FpnConfig
+    head: HeadConfig
+    postprocess: PostprocessConfig

@@ -1,0 +1,169 @@
+"""The typed configuration tree. YAML meets code here and nowhere else.
+
+Keys carry RVT's names, so that people's commands and YAML files go on working; derived values are properties.
+`config.loading` turns a composed Hydra config into one of the two roots, `TrainConfig` or `ValidationConfig`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from config.schema.base import Probability, Strict, UserPath
+from config.schema.dataset import DatasetConfig
+from config.schema.model import ModelConfig
+
+LoggerName = Literal["wandb", "tensorboard", "csv"]
+# RVT's 16 and Lightning's names
+Precision = Literal[16, 32, "16", "32", "bf16", "16-mixed", "bf16-mixed", "32-true"]
+Gpus = Literal["auto"] | NonNegativeInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+
+
+class ReproduceConfig(Strict):
+    seed_everything: Annotated[int, Field(ge=0, lt=2**32)] | None
+    deterministic_flag: bool
+    benchmark: bool
+
+
+class LrSchedulerConfig(Strict):
+    """OneCycle; `final_div_factor` has RVT's meaning: final rate = learning_rate / final_div_factor."""
+
+    use: bool
+    total_steps: PositiveInt
+    pct_start: Annotated[float, Field(gt=0, lt=1)]
+    div_factor: Annotated[float, Field(ge=1)]
+    final_div_factor: Annotated[float, Field(ge=1)]
+
+
+class TrainingConfig(Strict):
+    precision: Precision | None
+    max_epochs: PositiveInt
+    max_steps: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    gradient_clip_val: NonNegativeFloat
+    limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
+    lr_scheduler: LrSchedulerConfig
+    activation_checkpointing: bool
+    max_damaged_chunks: NonNegativeInt  # chunks that the loader could not read before the run stops
+    max_skipped_steps: PositiveInt  # steps with a non-finite loss or gradient in a row before the run stops
+
+
+class ValidationLoopConfig(Strict):
+    limit_val_batches: Annotated[float, Field(ge=0, le=1)] | NonNegativeInt
+    val_check_interval: PositiveInt | None  # steps
+    check_val_every_n_epoch: PositiveInt | None
+
+
+class EvaluationConfig(Strict):
+    score: Literal["product", "class"]
+    confusion_threshold: Probability
+
+
+class BatchSizeConfig(Strict):
+    train: PositiveInt
+    eval: PositiveInt
+
+
+class NumWorkersConfig(Strict):
+    train: NonNegativeInt
+    eval: NonNegativeInt
+
+
+class HardwareConfig(Strict):
+    num_workers: NumWorkersConfig
+    gpus: Gpus
+    dist_backend: Literal["nccl", "gloo"]
+    loader_timeout_s: NonNegativeInt  # 0: wait for ever
+
+
+class HighDimConfig(Strict):
+    enable: bool
+    n_samples: PositiveInt
+
+
+class TrainLoggingConfig(Strict):
+    log_every_n_steps: PositiveInt
+
+
+class ValidationLoggingConfig(Strict):
+    high_dim: HighDimConfig
+
+
+class LoggingConfig(Strict):
+    train: TrainLoggingConfig
+    validation: ValidationLoggingConfig
+
+
+class WandbConfig(Strict):
+    project_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\#?%:]+$")]  # a folder, and what WandB takes
+    group_name: str | None
+
+
+class CheckpointConfig(Strict):
+    every_n_steps: PositiveInt | None
+    every_n_minutes: PositiveFloat | None
+    keep_best: NonNegativeInt
+    max_failures: PositiveInt  # failed saves in a row before the run ends with an error
+
+
+class Config(Strict):
+    """What training and validation share."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    reproduce: ReproduceConfig
+    training: TrainingConfig
+    validation: ValidationLoopConfig
+    evaluation: EvaluationConfig
+    batch_size: BatchSizeConfig
+    hardware: HardwareConfig
+    logging: LoggingConfig
+    wandb: WandbConfig
+    logger: LoggerName | tuple[LoggerName, ...]
+    run_root: UserPath
+    trust_checkpoint: bool
+
+    @property
+    def loggers(self) -> tuple[LoggerName, ...]:
+        return (self.logger,) if isinstance(self.logger, str) else self.logger
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Frame size after padding: the smallest multiple of 32 * partition_split_32 that holds the loaded frame."""
+        step = 32 * self.model.backbone.partition_split_32
+        height, width = self.dataset.frame_hw
+        return -(-height // step) * step, -(-width // step) * step
+
+    @property
+    def partition_size(self) -> tuple[int, int]:
+        """Height and width of an attention window, in cells of any stage's feature map."""
+        step = 32 * self.model.backbone.partition_split_32
+        return self.input_hw[0] // step, self.input_hw[1] // step
+
+
+class TrainConfig(Config):
+    checkpoint: CheckpointConfig
+    resume: Annotated[str, AfterValidator(os.path.expanduser)] | None  # latest, a run id, or a path
+    weights: UserPath | None
+    check: bool
+
+
+def _switch(value: object) -> object:
+    """RVT's commands say use_test_set=1."""
+    return bool(value) if value in (0, 1) else value
+
+
+class ValidationConfig(Config):
+    checkpoint: UserPath
+    use_test_set: Annotated[bool, BeforeValidator(_switch)]

@@ -1,0 +1,196 @@
+"""Evaluation results on disk: enough for anyone to check AP with a tool of their own, and to remake every figure.
+
+    results.json                  metrics, classes, groups, confusion matrix, protocol
+    confusion_matrix/             counts and row-normalised, CSV and PNG
+    predictions/NAME_bbox.npy     every prediction of a sequence, Prophesee box format, not filtered
+    ground_truth/NAME_bbox.npy    every box of its labelled frames, in the same format
+    frames.csv                    every labelled frame: sequence, t_us, event_count
+    coco/{predictions,ground_truth}.json   after the box filter, as COCO's tools expect them
+
+`class_confidence` of stored predictions is the score that ranks them (`protocol.score`); `objectness` and
+`class_probability` are the two factors.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy import ndarray
+
+from config.errors import UserError
+from config.schema import BoxFilterConfig
+from modules.evaluation.confusion import ConfusionMatrix
+from modules.evaluation.evaluator import EvaluationResult
+from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Predictions
+from modules.evaluation.protocol import apply_box_filter
+from modules.pictures.confusion_figure import draw_confusion_matrix
+
+_BOX_FIELDS = [
+    ("t", "<i8"),
+    ("x", "<f4"),
+    ("y", "<f4"),
+    ("w", "<f4"),
+    ("h", "<f4"),
+    ("class_id", "<u4"),
+    ("track_id", "<u4"),
+    ("class_confidence", "<f4"),
+]
+BOX_DTYPE = np.dtype(_BOX_FIELDS)  # Prophesee's
+PREDICTION_DTYPE = np.dtype([*_BOX_FIELDS, ("objectness", "<f4"), ("class_probability", "<f4")])
+
+
+def results_dict(result: EvaluationResult) -> dict[str, Any]:
+    """What an evaluation found, as plain JSON values."""
+    return {
+        "metrics": result.metrics,
+        "classes": [asdict(figures) for figures in result.classes],
+        "groups": [asdict(figures) for figures in result.groups],
+        "confusion_matrix": {
+            "labels": list(result.confusion.labels),
+            "threshold": result.confusion.threshold,
+            "counts": result.confusion.counts.tolist(),
+        },
+        "num_frames": result.num_frames,
+        "protocol": result.protocol,
+    }
+
+
+def write_results(result: EvaluationResult, folder: Path, **more: Any) -> None:
+    """Write results.json with `more` keys, confusion matrix and predictions to a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps({**more, **results_dict(result)}, indent=2) + "\n")
+    write_confusion_matrix(result.confusion, folder / "confusion_matrix")
+    write_predictions(result, folder)
+
+
+def write_confusion_matrix(confusion: ConfusionMatrix, folder: Path) -> None:
+    """Write counts and row-normalised shares as CSV and PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, normalised in (("counts", False), ("row_normalised", True)):
+        confusion.write_csv(folder / f"{name}.csv", normalised)
+        draw_confusion_matrix(confusion, normalised).save(folder / f"{name}.png")
+
+
+def write_predictions(result: EvaluationResult, folder: Path) -> None:
+    """Write predictions, ground truth and frames: one file a sequence, and COCO's JSON."""
+    frames, score = result.frames, result.protocol["score"]
+    for name in ("predictions", "ground_truth", "coco"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(frames.sequence_names):
+        for kind, boxes in (("ground_truth", frames.truth), ("predictions", frames.predictions)):
+            own = boxes.rows(frames.sequence[boxes.frame] == index)
+            np.save(folder / kind / f"{name}_bbox.npy", _structured(own, frames.t_us, score))
+    with (folder / "frames.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sequence", "t_us", "event_count"])
+        names = (frames.sequence_names[index] for index in frames.sequence)
+        writer.writerows(zip(names, frames.t_us.tolist(), frames.event_count.tolist(), strict=True))
+    _write_coco(result, folder / "coco")
+
+
+def _structured(boxes: Boxes, t_us: ndarray, score: str) -> ndarray:
+    array = np.zeros(len(boxes), PREDICTION_DTYPE if isinstance(boxes, Predictions) else BOX_DTYPE)
+    array["t"], array["class_id"], array["class_confidence"] = t_us[boxes.frame], boxes.class_id, 1
+    array["x"], array["y"], array["w"], array["h"] = boxes.xywh.T
+    if isinstance(boxes, Predictions):
+        array["class_confidence"] = boxes.score(score)
+        array["objectness"], array["class_probability"] = boxes.objectness, boxes.class_confidence
+    return array
+
+
+def _write_coco(result: EvaluationResult, folder: Path) -> None:
+    """COCO's two files of the frames and boxes that AP is measured on; ids count from 1."""
+    protocol = result.protocol
+    kept = apply_box_filter(result.frames, BoxFilterConfig(**protocol["box_filter_px"]))
+    height, width = protocol["resolution_hw"]
+    images = (
+        {
+            "id": number + 1,
+            "file_name": f"{kept.sequence_names[kept.sequence[number]]}/{t_us}",
+            "height": height,
+            "width": width,
+        }
+        for number, t_us in enumerate(kept.t_us.tolist())
+    )
+    truth = (
+        {**box, "id": number, "area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0}
+        for number, box in enumerate(_coco_boxes(kept.truth), start=1)
+    )
+    scores = kept.predictions.score(protocol["score"]).tolist()
+    found = ({**box, "score": score} for box, score in zip(_coco_boxes(kept.predictions), scores, strict=True))
+    categories = [{"id": number, "name": name} for number, name in enumerate(protocol["classes"], start=1)]
+    with (folder / "ground_truth.json").open("w") as file:
+        file.write('{"categories": ' + json.dumps(categories) + ',\n"images": ')
+        _write_list(file, images)
+        file.write(',\n"annotations": ')
+        _write_list(file, truth)
+        file.write("}\n")
+    with (folder / "predictions.json").open("w") as file:
+        _write_list(file, found)
+
+
+def _coco_boxes(boxes: Boxes) -> Iterable[dict[str, Any]]:
+    for frame, class_id, xywh in zip(boxes.frame, boxes.class_id, boxes.xywh, strict=True):
+        yield {"image_id": int(frame) + 1, "category_id": int(class_id) + 1, "bbox": xywh.tolist()}
+
+
+def _write_list(file: IO[str], items: Iterable[dict[str, Any]]) -> None:
+    """One item a line, never all of them in memory."""
+    separator = "[\n"
+    for item in items:
+        file.write(separator + json.dumps(item))
+        separator = ",\n"
+    file.write("[]" if separator == "[\n" else "\n]")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of results.json."""
+    path = folder / "results.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found. Give the folder of a validation, or run validation.py first") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). Run validation.py again") from error
+
+
+def read_predictions(folder: Path) -> LabelledFrames:
+    """Frames, ground truth and predictions that `write_predictions` stored."""
+    path = folder / "frames.csv"
+    if not path.is_file():
+        raise UserError(f"{path} not found: no stored predictions here. Run validation.py, which stores them")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = tuple(dict.fromkeys(row["sequence"] for row in rows))
+    sequence = np.array([names.index(row["sequence"]) for row in rows], np.int32)
+    t_us = np.array([int(row["t_us"]) for row in rows], np.int64)
+    event_count = np.array([int(row["event_count"]) for row in rows], np.int64)
+    truth, predictions = [], []
+    for index, name in enumerate(names):
+        frames = np.flatnonzero(sequence == index)
+        truth.append(_boxes(folder / "ground_truth" / f"{name}_bbox.npy", Boxes, frames, t_us))
+        predictions.append(_boxes(folder / "predictions" / f"{name}_bbox.npy", Predictions, frames, t_us))
+    return LabelledFrames(
+        names, sequence, t_us, event_count, Boxes.concatenate(truth), Predictions.concatenate(predictions)
+    )
+
+
+def _boxes(path: Path, kind: type[Boxes], frames: ndarray, t_us: ndarray) -> Boxes:
+    """Boxes of one sequence; `frames` are the indices of its frames, in the order of time."""
+    try:
+        array = np.load(path)
+        place = np.searchsorted(t_us[frames], array["t"])
+        frame = frames[place] if len(array) else np.zeros(0)
+        xywh = np.column_stack([array[name] for name in "xywh"])
+        confidences = {}
+        if kind is Predictions:
+            confidences = {"objectness": array["objectness"], "class_confidence": array["class_probability"]}
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Run validation.py again") from error
+    return kind(frame.astype(np.int32), array["class_id"].astype(np.int32), xywh, **confidences)

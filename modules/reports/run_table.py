@@ -1,0 +1,158 @@
+"""Runs side by side: what each was, what came out, and where their configs differ."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.errors import UserError
+from modules.reports.tables import Cell, Table
+
+METRICS = ("AP", "AP_50", "AP_75", "AP_S", "AP_M", "AP_L")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run's folder as read; whatever a run that broke off has not written is missing, not an error."""
+
+    name: str
+    cells: dict[str, Cell]
+    config: dict[str, Any]  # flat: dataset.path, training.learning_rate, ...
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """Run folders (config.yaml beside checkpoints/) at or below the given folders, in order of path."""
+    found: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder. Give run folders, or a folder of runs such as runs/RVT")
+        for parent, subfolders, files in os.walk(folder):
+            if "config.yaml" in files and "checkpoints" in subfolders:
+                found.add(Path(parent).resolve())
+                subfolders.clear()
+    if not found:
+        raise UserError(
+            f"no run below {', '.join(map(str, folders))}: a run's folder holds config.yaml and checkpoints/"
+        )
+    return sorted(found)
+
+
+def read_run(folder: Path) -> RunRow:
+    """Read config.yaml, command.txt, results.json, metrics.csv and the results.json of its validations.
+
+    Of results.json these keys are read, each only if it is there: `best` and `last` (`step` and the metrics of a
+    validation with `AP/<class>`), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`.
+    """
+    config = _flatten(_read_config(folder / "config.yaml"))
+    results = _read_json(folder / "results.json")
+    best = results.get("best") or results.get("last") or {}
+    cells: dict[str, Cell] = {
+        "run": f"{folder.parent.name}/{folder.name}",
+        "experiment": _experiment(folder / "command.txt", config),
+        "status": str(results.get("status") or "no results").splitlines()[0],
+        **{name: _measured(best.get(name)) for name in METRICS},
+        "best step": best.get("step"),
+        **{f"{split} AP": _validated(folder, split) for split in ("val", "test")},
+        "steps": results.get("steps") or _last_step(folder / "metrics.csv"),
+        "hours": results["duration_s"] / 3600 if "duration_s" in results else None,
+        "steps/s": results.get("steps_per_s"),
+        "M parameters": results["parameters"] / 1e6 if "parameters" in results else None,
+        "GB memory": results["peak_memory_mb"] / 1024 if "peak_memory_mb" in results else None,
+    }
+    classes = {name.removeprefix("AP/"): value for name, value in best.items() if name.startswith("AP/")}
+    cells |= {f"AP {name}": _measured(value) for name, value in classes.items()}
+    return RunRow(str(cells["run"]), cells, config)
+
+
+def run_table(runs: Sequence[RunRow], sort: str = "AP", reverse: bool = False) -> Table:
+    """One row a run. Numbers are sorted from large to small, text from A to Z, what is missing comes last."""
+    header = list(dict.fromkeys(name for run in runs for name in run.cells))
+    named = {name.lower(): name for name in header}
+    if sort.lower() not in named:
+        raise UserError(f"--sort {sort}: no such column. There are: {', '.join(header)}")
+    column = named[sort.lower()]
+    present = [run for run in runs if run.cells.get(column) is not None]
+    missing = [run for run in runs if run.cells.get(column) is None]
+    numbers = all(isinstance(run.cells[column], int | float) for run in present)
+    present.sort(key=lambda run: run.cells[column], reverse=numbers != reverse)
+    # A column that no run has anything for is noise.
+    header = [name for name in header if any(run.cells.get(name) is not None for run in runs)]
+    return Table("Runs", header, [[run.cells.get(name) for name in header] for run in (*present, *missing)])
+
+
+def difference_table(runs: Sequence[RunRow]) -> Table:
+    """Keys whose value is not the same in all runs, one column a run."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.config))
+    rows = []
+    for key in keys:
+        values = [_text(run.config[key]) if key in run.config else None for run in runs]
+        if len(set(values)) > 1:
+            rows.append([key, *values])
+    return Table("What differs between their configs", ["key", *(run.name for run in runs)], rows)
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else json.dumps(value) if isinstance(value, list | bool) else str(value)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError:
+        return {}  # the run was killed in the middle of the write
+
+
+def _experiment(path: Path, config: dict[str, Any]) -> str:
+    """What the command named: `+experiment/gen4=base` is gen4/base; otherwise the model and data set."""
+    words = shlex.split(path.read_text()) if path.is_file() else []
+    for word in reversed(words):
+        key, _, value = word.lstrip("+").partition("=")
+        if key.startswith("experiment/"):
+            return f"{key.removeprefix('experiment/')}/{value.removesuffix('.yaml')}"
+    chosen = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(("model=", "dataset="))]
+    return " ".join(chosen) or str(config.get("dataset.name", "-"))
+
+
+def _validated(folder: Path, split: str) -> float | None:
+    """AP of the newest validation.py of this run on a split."""
+    files = sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+    for results in map(_read_json, reversed(files)):
+        if results.get("protocol", {}).get("split") == split:
+            return _measured(results["metrics"]["AP"])
+    return None
+
+
+def _measured(value: float | None) -> float | None:
+    return None if value is None or value < 0 else float(value)
+
+
+def _last_step(path: Path) -> int | None:
+    """How far a run came that has no results.json."""
+    if not path.is_file():
+        return None
+    with path.open(newline="") as file:
+        steps = [row["step"] for row in csv.DictReader(file) if row.get("step")]
+    return int(steps[-1]) if steps and steps[-1].isdigit() else None

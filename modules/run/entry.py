@@ -1,0 +1,247 @@
+"""Composition root of train.py and validation.py: from a checked config to a finished run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from callbacks.checkpoint import CheckpointWriter
+from callbacks.loader_failures import explain_loader_failure, is_loader_failure
+from callbacks.run_record import write_description
+from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
+from callbacks.visualization import DetectionPictures
+from config.errors import SharedError, UserError
+from config.hardware import Device, count_gpus, decide_device
+from config.schema import Config, TrainConfig, ValidationConfig
+from data.checks.dataset import require_usable
+from data.workers import kill_workers
+from models.pretrained import check_compatible, load_weights
+from modules.data import EventDataModule
+from modules.detection import DetectionModule
+from modules.evaluation.results import write_results
+from modules.run.checkpoint_file import newest_loadable, read_checkpoint
+from modules.run.folder import RunFolder, run_of_checkpoint
+from modules.run.loggers import MetricsCsv
+from modules.run.memory import keep_freed_memory
+from modules.run.preflight import check_disk_space, check_run
+from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
+from modules.run.summary import print_training_summary, print_validation_summary
+from modules.run.trainer import evaluation_trainer, training_trainer
+
+
+def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int:
+    """Train a run from its first step, or from where it stopped; return the exit code.
+
+    Args:
+        config: the checked config.
+        resolved: the same as plain values, for config.yaml and the checkpoint.
+        argv: the command as typed, for command.txt.
+    """
+    signals = SignalHandling()
+    signals.install()
+    _prepare_process()
+    device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
+    if config.check:
+        return _check(config, resolved, device, argv)
+    run, checkpoint = _open_run(config)
+    _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
+    config, resolved = _with_seed(config, resolved, checkpoint)
+
+    with run.kept_if_the_start_works():
+        data, module = _prepare(config, resolved, device, run, checkpoint)
+        if is_first_process():
+            write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
+    trainer, writer = training_trainer(config, device, run, signals, resolved)
+    if checkpoint is not None:
+        _leave_later_history_behind(run, checkpoint, trainer.loggers)
+    status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
+    leave_group(trainer)
+    if is_first_process():
+        print_training_summary(run, writer, config, argv)
+    return status
+
+
+def _prepare(
+    config: TrainConfig, resolved: dict[str, Any], device: Device, run: RunFolder, checkpoint: Path | None
+) -> tuple[EventDataModule, DetectionModule]:
+    """Everything that may be found wrong before the run folder is touched."""
+    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
+    data = EventDataModule(config)
+    module = DetectionModule(config, resolved)
+    if config.weights is not None:
+        _load_weights(module, config.weights, config)
+    if checkpoint is not None:
+        check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
+    check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
+    return data, module
+
+
+def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit: Callable[[], None]) -> int:
+    """Train until the end, a signal or the loader's failure; return the exit code."""
+    try:
+        with _refusals_as_user_errors():
+            fit()
+    except StopRequested as stop:
+        _say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
+        return stop.exit_code if not is_lightnings_child() else 0  # else Lightning kills the first in its farewell
+    except SharedError:
+        if is_lightnings_child():
+            return 0
+        raise
+    except RuntimeError as error:
+        if not is_loader_failure(error):
+            raise
+        print(f"\n{explain_loader_failure(error)}\nGo on with resume={run.run_id}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        signals.uninstall()
+        kill_workers()
+    return 0
+
+
+def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]) -> int:
+    """Measure a checkpoint on the validation or test split; return the exit code."""
+    _prepare_process()
+    device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
+    _say(*device.notes)
+    require_usable(config.dataset, splits=("test" if config.use_test_set else "val",))
+    data = EventDataModule(config)
+    module = DetectionModule(config, resolved)
+    _load_weights(module, config.checkpoint, config)
+    folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
+    if is_first_process():
+        write_description(folder, argv, resolved, [data.index("test" if config.use_test_set else "val")])
+    settings = config.logging.validation.high_dim
+    pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
+    callbacks: list[Callback] = [pictures] if settings.enable else []
+    trainer = evaluation_trainer(config, device, callbacks)
+    loop = trainer.test if config.use_test_set else trainer.validate
+    with ends_on_a_signal(), _refusals_as_user_errors():
+        loop(module, datamodule=data, verbose=False)
+    leave_group(trainer)
+    if is_first_process():
+        write_results(module.result, folder, checkpoint=str(config.checkpoint))
+        print_validation_summary(module.result, folder)
+    return 0
+
+
+@contextlib.contextmanager
+def _refusals_as_user_errors() -> Iterator[None]:
+    """Lightning refuses some settings only when it sees the loader: a fraction of its batches that makes none."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from error
+
+
+def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: list[str]) -> int:
+    _say(*device.notes)
+    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
+    config, resolved = _with_seed(config, resolved, checkpoint=None)
+    check_run(config, device, EventDataModule(config), DetectionModule(config, resolved), argv)
+    return 0
+
+
+def _prepare_process() -> None:
+    if is_lightnings_child():
+        end_with_parent()
+    torch.backends.cudnn.allow_tf32 = (
+        False  # what stays in float32, and training.precision=32, is float32 on a GPU, too
+    )
+    keep_freed_memory()
+    # Lightning's advertisements and notes on settings that are our own; its warnings stay
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # the documented commands ask for workers by the machine that they were written for
+    warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck.*")
+    warnings.filterwarnings(
+        "ignore", message=".*checkpoint that ended before the epoch ended.*"
+    )  # the plan knows where
+
+
+def _available_gpus() -> int:
+    return min(count_gpus(), torch.cuda.device_count())  # the driver's may be more than torch can use
+
+
+def _say(*lines: str) -> None:
+    if is_first_process():
+        print("\n".join(lines), flush=True)
+
+
+def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
+    weights = load_weights(path, trust=config.trust_checkpoint)
+    check_compatible(weights, module.detector, path)
+    module.detector.load_state_dict(weights)
+
+
+def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
+    """Return the run's folder, and the checkpoint to go on from; the same on all processes."""
+    project = config.run_root.expanduser() / config.wandb.project_name
+
+    def decide() -> list[str | None]:
+        if config.resume is None:
+            return [str(RunFolder.create(project).path), None]
+        run, checkpoint = RunFolder.find(project, config.resume)
+        if checkpoint is not None:
+            read_checkpoint(checkpoint)
+        return [str(run.path), str(checkpoint or newest_loadable(run.checkpoints))]
+
+    path, checkpoint = share("RUN", decide)
+    run = RunFolder(Path(path))
+    if is_first_process():
+        run.lock()
+    return run, Path(checkpoint) if checkpoint else None
+
+
+def _with_seed(
+    config: TrainConfig, resolved: dict[str, Any], checkpoint: Path | None
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """Draw a seed where none is set, or take the resumed run's, so that the config names what was used."""
+    seed = config.reproduce.seed_everything
+    if seed is None:
+        kept = read_checkpoint(checkpoint)["config"]["reproduce"]["seed_everything"] if checkpoint else None
+        seed = share("SEED", lambda: secrets.randbelow(2**31)) if kept is None else kept
+    seed_everything(seed, verbose=False)
+    reproduce = config.reproduce.model_copy(update={"seed_everything": seed})
+    resolved = {**resolved, "reproduce": {**resolved["reproduce"], "seed_everything": seed}}
+    return config.model_copy(update={"reproduce": reproduce}), resolved
+
+
+def _leave_later_history_behind(run: RunFolder, checkpoint: Path, loggers: list[Any]) -> None:
+    """What lies beyond the checkpoint would mix with what comes now."""
+    moved = run.set_aside_later_than(checkpoint) if is_first_process() else []
+    if moved:
+        _say(f"Later checkpoints are left behind, in {moved[0].parent}: {', '.join(path.name for path in moved)}")
+    step = read_checkpoint(checkpoint)["global_step"]
+    for logger in loggers:
+        if isinstance(logger, MetricsCsv):
+            logger.forget_from(step)
+
+
+def _validation_folder(config: ValidationConfig) -> Path:
+    """Make a new folder under the run of the checkpoint, or beside runs for a checkpoint from elsewhere."""
+    run = run_of_checkpoint(config.checkpoint)
+    split = "test" if config.use_test_set else "val"
+    parent = run.path if run is not None else config.run_root.expanduser() / config.wandb.project_name
+    name = f"validation_{split}_{config.checkpoint.stem}"
+    for attempt in range(1, 10_000):
+        folder = parent / (name if attempt == 1 else f"{name}_{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("ten thousand validations of one checkpoint")

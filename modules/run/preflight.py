@@ -1,0 +1,109 @@
+"""What can go wrong in ten hours, looked at in a minute: `train.py check=true ...`."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+
+from callbacks.run_record import peak_memory_mb
+from config.errors import UserError
+from config.hardware import Device
+from config.schema import TrainConfig
+from modules.data import EventDataModule
+from modules.detection import DetectionModule
+from modules.run.processes import is_first_process
+from modules.run.trainer import hardware_arguments
+
+WARM_UP_STEPS, TIMED_STEPS = 2, 4
+_BYTES_PER_PARAMETER = 12  # the weight and AdamW's two moments, float32
+_BYTES_PER_STATE_VALUE = 4
+
+
+def check_disk_space(config: TrainConfig, module: DetectionModule, already_there: int = 0) -> str:
+    """Return what the checkpoints will need and find, less those that a resumed run has already.
+
+    Raises UserError if the disk cannot hold them.
+    """
+    size = checkpoint_bytes(config, module)
+    count = max(config.checkpoint.keep_best + 2 - already_there, 1)  # the best, the last, and the one being written
+    needed = size * count
+    folder = config.run_root.expanduser().absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {_megabytes(free)} free, but {count} checkpoints need {_megabytes(needed)}. "
+            "Free some space, set run_root=FOLDER on another disk, or a smaller checkpoint.keep_best"
+        )
+    return f"{_megabytes(size)} per checkpoint, {_megabytes(needed)} in all; {_megabytes(free)} free in {folder}"
+
+
+def checkpoint_bytes(config: TrainConfig, module: DetectionModule) -> int:
+    """Return the size of a checkpoint: weights, moments, and the hidden and cell states of all lanes."""
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    height, width = config.input_hw
+    cells = sum(
+        2 * dim * (height // stride) * (width // stride)
+        for dim, stride in zip(config.model.backbone.stage_dims, (4, 8, 16, 32), strict=True)
+    )
+    return parameters * _BYTES_PER_PARAMETER + cells * config.batch_size.train * _BYTES_PER_STATE_VALUE
+
+
+def check_run(
+    config: TrainConfig, device: Device, data: EventDataModule, module: DetectionModule, argv: Sequence[str]
+) -> None:
+    """Train a few steps and print what the run will take. Leaves nothing behind."""
+    timer = _StepTimer()
+    trainer = Trainer(
+        **hardware_arguments(config, device),
+        max_steps=WARM_UP_STEPS + TIMED_STEPS,
+        limit_val_batches=0,
+        gradient_clip_val=config.training.gradient_clip_val or None,
+        gradient_clip_algorithm="value",
+        logger=False,
+        callbacks=[timer],
+    )
+    trainer.fit(module, datamodule=data)
+    steps_per_epoch = data.training_plan().steps_per_epoch
+    hours = timer.seconds_per_step * config.training.max_steps / 3600
+    rows: dict[str, Any] = {
+        "Network": f"{sum(p.numel() for p in module.parameters()):,} parameters, input {config.input_hw}, "
+        f"windows {config.partition_size}",
+        "Training": f"{len(data.index('train'))} sequences, {steps_per_epoch} steps per epoch, "
+        f"{config.training.max_steps / steps_per_epoch:.1f} epochs",
+        "Validation": f"{len(data.index('val'))} sequences, {len(data.index('val').label_frame)} labelled frames",
+        "Memory": f"{peak_memory_mb():,.0f} MiB at batch_size.train={config.batch_size.train}, without loader workers",
+        "Disk": check_disk_space(config, module),
+        "Time": f"{timer.seconds_per_step:.2f} s per step over {TIMED_STEPS} steps: about {hours:.1f} h for "
+        f"training.max_steps={config.training.max_steps}, without validation",
+        "Command": shlex.join(["python", *(text for text in argv if not text.lstrip("+").startswith("check="))]),
+    }
+    if is_first_process():
+        print("\n".join(f"{name + ':':<12} {text}" for name, text in rows.items()), flush=True)
+
+
+class _StepTimer(Callback):
+    """Seconds per step, data waiting included, after the warm-up."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self._times.append(time.perf_counter())
+
+    @property
+    def seconds_per_step(self) -> float:
+        return (self._times[-1] - self._times[WARM_UP_STEPS - 1]) / (len(self._times) - WARM_UP_STEPS)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,59 @@
+"""The last lines of a run: what came out, where everything is, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from callbacks.checkpoint import CheckpointWriter
+from config.schema import TrainConfig
+from modules.evaluation.evaluator import ClassFigures, EvaluationResult
+from modules.run.folder import RunFolder
+
+_OF_THE_MODEL = ("dataset=", "dataset.", "model=", "model.", "+experiment", "hardware.gpus=")
+_OF_TRAINING = ("dataset.train.", "dataset.data_augmentation.", "model.postprocess.")
+
+
+def print_training_summary(run: RunFolder, writer: CheckpointWriter, config: TrainConfig, argv: Sequence[str]) -> None:
+    """Name the folder, the checkpoints and the command that validates the best one."""
+    best = run.checkpoints / writer.best[0]["file"] if writer.best else None
+    lines = [f"Run folder:       {run.path}"]
+    if best is not None:
+        lines.append(f"Best checkpoint:  {best}  (val/AP {writer.best[0]['AP']:.4f})")
+    if writer.last is not None:
+        lines.append(f"Last checkpoint:  {writer.last}")
+    chosen = best or writer.last
+    if chosen is not None:
+        overrides = [*overrides_of_the_model(argv), f"checkpoint={chosen}", f"batch_size.eval={config.batch_size.eval}"]
+        command = shlex.join(["python", "validation.py", *overrides, "model.postprocess.confidence_threshold=0.001"])
+        lines.append(f"Validate it:      {command}")
+    print("\n" + "\n".join(lines), flush=True)
+
+
+def overrides_of_the_model(argv: Sequence[str]) -> list[str]:
+    """Return the overrides that picked data, model and device: what validation.py needs of a training command."""
+    return [
+        text
+        for text in argv
+        if text.lstrip("+").startswith(tuple(name.lstrip("+") for name in _OF_THE_MODEL))
+        and not text.lstrip("+").startswith(_OF_TRAINING)
+    ]
+
+
+def print_validation_summary(result: EvaluationResult, folder: Path) -> None:
+    """Print AP and its family, classes and groups, and where the files are."""
+    # per class and per group they stand in the table
+    figures = "\n".join(f"{name:<24}{value:>8.4f}" for name, value in result.metrics.items() if "/" not in name)
+    rows = [_row(row) for row in (*result.classes, *result.groups)]
+    header = f"{'class':<16}{'AP':>8}{'AP_50':>8}{'boxes':>8}{'missed':>8}{'false':>8}"
+    print("\n".join(["", header, *rows, "", figures, f"Frames: {result.num_frames}", f"Results: {folder}"]), flush=True)
+
+
+def _row(figures: ClassFigures) -> str:
+    if figures.boxes == 0:
+        return f"{figures.name:<16}{'no ground truth':>24}"
+    return (
+        f"{figures.name:<16}{figures.AP:>8.4f}{figures.AP_50:>8.4f}"
+        f"{figures.boxes:>8}{figures.missed:>8}{figures.false:>8}"
+    )

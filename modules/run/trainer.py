@@ -1,0 +1,98 @@
+"""Lightning's Trainer, as a run needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies import DDPStrategy
+
+from callbacks.checkpoint import CheckpointWriter
+from callbacks.faults import CompleteEvaluation, DamageCounter
+from callbacks.gradient_guard import GradientGuard
+from callbacks.progress import on_a_terminal, progress_callback
+from callbacks.random_state import RandomState
+from callbacks.run_record import ResultsFile, RunRecord
+from callbacks.signals import LoaderWatch, SignalHandling
+from callbacks.visualization import DetectionPictures, ResultMedia
+from config.hardware import Device
+from config.schema import Config, TrainConfig
+from modules.run.checkpoint_file import AtomicCheckpointIO
+from modules.run.folder import RunFolder
+from modules.run.loggers import build_loggers
+from modules.run.processes import local_world_size
+
+
+def training_trainer(
+    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling, resolved: dict[str, Any]
+) -> tuple[Trainer, CheckpointWriter]:
+    """Return the Trainer of a run, and its checkpoint writer, which knows the best and last files."""
+    io, watch = AtomicCheckpointIO(), LoaderWatch(signals)
+    writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
+    settings = config.logging.validation.high_dim
+    pictures = DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)
+    every = 1 if device.accelerator == "cpu" else config.logging.train.log_every_n_steps
+    callbacks: list[Callback] = [
+        signals,
+        RandomState(),
+        GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
+        DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
+        *([pictures] if settings.enable else []),
+        ResultMedia(),
+        progress_callback(),
+        record := RunRecord(watch),
+        writer,  # what those before it keep is in the checkpoint
+        ResultsFile(run, record, writer),
+    ]
+    by_steps = config.validation.val_check_interval is not None
+    trainer = Trainer(
+        **hardware_arguments(config, device),
+        max_steps=config.training.max_steps,
+        max_epochs=config.training.max_epochs,
+        limit_train_batches=config.training.limit_train_batches,
+        limit_val_batches=config.validation.limit_val_batches,
+        val_check_interval=config.validation.val_check_interval,
+        check_val_every_n_epoch=None if by_steps else config.validation.check_val_every_n_epoch,
+        gradient_clip_val=config.training.gradient_clip_val or None,
+        gradient_clip_algorithm="value",
+        log_every_n_steps=config.logging.train.log_every_n_steps,
+        logger=build_loggers(config, run, resolved),
+        callbacks=callbacks,
+        plugins=[io],
+        profiler=watch,
+        num_sanity_val_steps=0,
+        benchmark=config.reproduce.benchmark,
+        deterministic=config.reproduce.deterministic_flag,
+    )
+    return trainer, writer
+
+
+def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]) -> Trainer:
+    """Return the Trainer of a validation or test without training."""
+    return Trainer(
+        **hardware_arguments(config, device),
+        logger=False,
+        callbacks=[progress_callback(), CompleteEvaluation(), *callbacks],
+        limit_val_batches=config.validation.limit_val_batches,
+        limit_test_batches=config.validation.limit_val_batches,
+    )
+
+
+def hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
+    """Return where and how exactly to compute, and what is never Lightning's to do here."""
+    devices = list(device.indices) or local_world_size()
+    count = len(device.indices) or local_world_size()
+    backend = config.hardware.dist_backend if device.accelerator == "gpu" else "gloo"
+    # DDP would broadcast buffers in the first validation batch, which a process without sequences does not have
+    options = {"process_group_backend": backend, "gradient_as_bucket_view": True, "forward_sync_buffers": False}
+    strategy = DDPStrategy(**options) if count > 1 else "auto"
+    return {
+        "accelerator": device.accelerator,
+        "devices": devices,
+        "strategy": strategy,
+        "precision": device.precision,
+        "use_distributed_sampler": False,  # the plan deals lanes to ranks
+        "enable_checkpointing": False,  # callbacks/checkpoint.py writes them
+        "enable_model_summary": False,
+        "enable_progress_bar": on_a_terminal(),
+    }

@@ -1,0 +1,232 @@
+"""Files of every format, written here word by word from their definitions, and what faulty ones are answered with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import eventcv
+import h5py
+import numpy as np
+import pytest
+
+from config.errors import UserError
+from data.recordings.event_files import open_event_file
+
+Events = np.ndarray  # [n, 4] columns x, y, p (0 or 1), t in us
+SENSOR_HW = (480, 640)
+
+
+def make_events(num_events: int = 4000, duration_us: int = 40_000_000, start_us: int = 0) -> Events:
+    """Over 40 s by default: EVT3's 24-bit clock goes round every 16.8 s. Some events share time and row."""
+    rng = np.random.default_rng(0)
+    events = np.stack([rng.integers(0, size, num_events) for size in (*SENSOR_HW[::-1], 2, duration_us)], axis=1)
+    events[1::2, [1, 3]] = events[::2, [1, 3]]
+    events[:, 3] += start_us
+    return events[np.lexsort((events[:, 0], events[:, 3]))]
+
+
+def write_hdf5(path: Path, events: Events, *, t_type: type = np.int64, p_type: type = np.uint8, **scalars: int) -> None:
+    with h5py.File(path, "w") as file:
+        for key, column in zip("xypt", events.T, strict=True):
+            dtype = {"t": t_type, "p": p_type}.get(key, np.uint16)
+            file.create_dataset(f"events/{key}", data=column.astype(dtype), compression="gzip")
+        for key, value in scalars.items():
+            file[f"events/{key}"] = value
+
+
+def write_dat(path: Path, events: Events, header: bytes = b"% Version 2\n% Height 480\n% Width 640\n") -> None:
+    x, y, p, t = events.T
+    words = np.stack([t % 2**32, x | y << 14 | p << 28], axis=1).astype("<u4")
+    path.write_bytes(b"% Data file containing CD events.\n" + header + bytes([12, 8]) + words.tobytes())
+
+
+def write_evt2(path: Path, events: Events) -> None:
+    """A word of 32 bits an event: type 0 or 1 (polarity), 6 bits of time, 11 of x and of y; type 8: time's upper 28."""
+    words, high = [], None
+    for x, y, p, t in events.tolist():
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(8 << 28 | high)
+        words.append(p << 28 | (t & 63) << 22 | x << 11 | y)
+    path.write_bytes(b"% evt 2.0\n% format EVT2;height=480;width=640\n% end\n" + np.array(words, "<u4").tobytes())
+
+
+def write_evt3(path: Path, events: Events) -> None:
+    """Words of 16 bits that change one thing each: 8 time's upper 12 bits, 6 lower 12, 0 row, 2 an event's column and
+    polarity, 3 a column to count from, 4 a mask of 12 events.
+    """
+    words, high = [], None
+    for x, y, p, t in events.tolist():
+        for new_high in range(
+            t >> 12 if high is None else high + 1, (t >> 12) + 1
+        ):  # the clock ticks without events, too
+            high = new_high
+            words.append(8 << 12 | high & 0xFFF)
+        words += [6 << 12 | t & 0xFFF, y]
+        words += [2 << 12 | p << 11 | x] if x % 2 else [3 << 12 | p << 11 | x - x % 12, 4 << 12 | 1 << x % 12]
+    path.write_bytes(b"% evt 3.0\n% format EVT3;height=480;width=640\n% end\n" + np.array(words, "<u2").tobytes())
+
+
+def write_aedat4(path: Path, events: Events) -> None:
+    columns = events[:, [0, 1, 3, 2]].astype(np.uint64)
+    eventcv.save(eventcv.from_numpy(columns, sensor_size=SENSOR_HW[::-1], time_unit="us"), str(path))
+
+
+def read(path: Path) -> Events:
+    pieces = [
+        np.stack([column.astype(np.int64) for column in piece], axis=1) for piece in open_event_file(path).pieces()
+    ]
+    return np.concatenate(pieces)
+
+
+WRITERS = {
+    "a_td.h5": write_hdf5,
+    "a_td.dat": write_dat,
+    "evt2.raw": write_evt2,
+    "evt3.raw": write_evt3,
+    "a.aedat4": write_aedat4,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_events_come_back(tmp_path: Path, name: str) -> None:
+    events = make_events()
+    WRITERS[name](tmp_path / name, events)
+    result = read(tmp_path / name)
+    order = np.lexsort((result[:, 0], result[:, 3]))  # EVT3 gives events of one time in its own order
+    assert np.array_equal(result[order], events)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_long_file_comes_in_pieces(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.recordings.event_files.PIECE_EVENTS", 1000)
+    WRITERS[name](tmp_path / name, make_events())
+    sizes = [len(piece.t) for piece in open_event_file(tmp_path / name).pieces()]
+    assert sum(sizes) == 4000
+    assert len(sizes) >= 2 or name == "a.aedat4"  # here a piece holds whole packets
+    assert max(sizes) <= 1000 or name == "a.aedat4"
+
+
+@pytest.mark.parametrize(("t_type", "p_type"), [(np.uint32, np.int8), (np.uint64, np.bool_), (np.int32, np.uint16)])
+def test_hdf5_with_other_integer_types(tmp_path: Path, t_type: type, p_type: type) -> None:
+    scalars = {"t_offset": 5, "height": 480, "width": 640}
+    write_hdf5(tmp_path / "a.h5", make_events(), t_type=t_type, p_type=p_type, **scalars)
+    assert np.array_equal(read(tmp_path / "a.h5"), make_events(start_us=5))
+    assert open_event_file(tmp_path / "a.h5").sensor_hw == (480, 640)
+
+
+def test_files_tell_the_sensor_size_or_leave_it_open(tmp_path: Path) -> None:
+    write_dat(tmp_path / "a.dat", make_events())
+    write_dat(tmp_path / "b.dat", make_events(), header=b"% Version 2\n")
+    write_hdf5(tmp_path / "c.h5", make_events())
+    assert [open_event_file(tmp_path / name).sensor_hw for name in ("a.dat", "b.dat", "c.h5")] == [
+        (480, 640),
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("name", ["a_td.h5", "a_td.dat"])
+def test_32_bit_times_go_on_after_71_minutes(tmp_path: Path, name: str) -> None:
+    events = make_events(duration_us=3 * 2**32)
+    if name == "a_td.h5":
+        write_hdf5(tmp_path / name, events % [2**16, 2**16, 2, 2**32], t_type=np.uint32)
+    else:
+        write_dat(tmp_path / name, events)
+    assert np.array_equal(read(tmp_path / name)[:, 3], events[:, 3])
+
+
+def test_an_event_outside_the_sensor_reaches_the_caller(tmp_path: Path) -> None:
+    """They are counted further on; a reader that drops them silently would hide a wrong sensor size."""
+    events = make_events(6)
+    events[2, :2] = (1300, 900)
+    for name in ("a_td.h5", "a_td.dat", "evt2.raw", "evt3.raw"):
+        WRITERS[name](tmp_path / name, events)
+        assert (read(tmp_path / name)[:, :2] == (1300, 900)).all(axis=1).sum() == 1
+
+
+@pytest.mark.parametrize("name", ["evt2.raw", "evt3.raw"])
+def test_boxes_of_a_raw_file_count_from_its_first_high_time(tmp_path: Path, name: str) -> None:
+    events = make_events(duration_us=1_000_000, start_us=7_000_000)
+    WRITERS[name](tmp_path / name, events)
+    start_us = open_event_file(tmp_path / name).clock_start_us
+    assert 0 <= events[0, 3] - start_us < 4096
+
+
+def test_boxes_of_an_aedat4_file_count_from_its_first_event(tmp_path: Path) -> None:
+    events = make_events(duration_us=1_000_000, start_us=1_589_163_147_000_000)
+    write_aedat4(tmp_path / "a.aedat4", events)
+    assert open_event_file(tmp_path / "a.aedat4").clock_start_us == events[0, 3]
+
+
+@pytest.mark.parametrize(("start_us", "clock_start_us"), [(0, 0), (60_000_000, 0), (10**15, 10**15 + 13)])
+def test_boxes_of_an_hdf5_file_count_from_0_unless_it_has_unix_times(
+    tmp_path: Path, start_us: int, clock_start_us: int
+) -> None:
+    write_hdf5(tmp_path / "a.h5", make_events(duration_us=1_000_000, start_us=start_us))
+    assert open_event_file(tmp_path / "a.h5").clock_start_us == clock_start_us
+
+
+def cut(path: Path, num_bytes: int) -> None:
+    path.write_bytes(path.read_bytes()[:-num_bytes])
+
+
+@pytest.mark.parametrize(("name", "num_bytes"), [("a_td.h5", 100), ("a_td.dat", 3), ("evt2.raw", 2), ("evt3.raw", 1)])
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, name: str, num_bytes: int) -> None:
+    WRITERS[name](tmp_path / name, make_events())
+    cut(tmp_path / name, num_bytes)
+    with pytest.raises(UserError, match=rf"{name} is damaged or cut short"):
+        read(tmp_path / name)
+
+
+def test_an_aedat4_file_cut_within_a_packet_is_named(tmp_path: Path) -> None:
+    write_aedat4(tmp_path / "a.aedat4", make_events())
+    data = (tmp_path / "a.aedat4").read_bytes()
+    (tmp_path / "a.aedat4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="aedat4 is damaged or cut short"):
+        read(tmp_path / "a.aedat4")
+
+
+def write_hdf5_with(change: Callable[[h5py.Group], None]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        write_hdf5(path, make_events())
+        with h5py.File(path, "r+") as file:
+            change(file["events"])
+
+    return write
+
+
+def lose_x(events: h5py.Group) -> None:
+    del events["x"]
+
+
+def shorten_y(events: h5py.Group) -> None:
+    del events["y"]
+    events["y"] = np.zeros(3, np.uint16)
+
+
+def times_in_seconds(events: h5py.Group) -> None:
+    del events["t"]
+    events["t"] = np.zeros(4000)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("no_x.h5", write_hdf5_with(lose_x), "no events/x"),
+        ("short.h5", write_hdf5_with(shorten_y), "differ in length"),
+        ("float.h5", write_hdf5_with(times_in_seconds), "float64"),
+        ("text.h5", lambda path: path.write_text("events"), "damaged"),
+        ("text.raw", lambda path: path.write_text("events"), "damaged"),
+        ("text.dat", lambda path: path.write_text("events"), "no DAT of version 2"),
+        ("old.dat", lambda path: write_dat(path, make_events(), b"% Version 1\n"), "no DAT of version 2"),
+        ("text.aedat4", lambda path: path.write_text("events"), "damaged"),
+        ("events.bin", lambda path: path.write_text("events"), "not from .bin"),
+        ("absent.h5", lambda path: None, "not found"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_fault(
+    tmp_path: Path, name: str, write: Callable[[Path], None], message: str
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}.*{message}"):
+        open_event_file(tmp_path / name)

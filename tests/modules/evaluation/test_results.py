@@ -1,0 +1,111 @@
+"""Behaviour of modules/evaluation/results.py: what a validation leaves on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from config.errors import UserError
+from config.loading import load_dataset_config
+from modules.evaluation.evaluator import EvaluationResult, measure
+from modules.evaluation.results import read_predictions, read_results, write_results
+from tests.evaluations import CAR, ELSEWHERE, HIT, SETTINGS, boxes_of, found, result_of
+
+
+@pytest.fixture
+def result() -> EvaluationResult:
+    shifted = (65, 60, 140, 143, 0.8, 0.7, 1)
+    return result_of(
+        ("street", 600_000, boxes_of(CAR, (0, 300, 200, 40, 80)), found(HIT, ELSEWHERE)),
+        ("street", 16_777_217, boxes_of(CAR), found(shifted, ELSEWHERE)),
+        ("empty", 600_000, boxes_of(), found()),
+        ("early", 100_000, boxes_of(CAR), found(HIT)),
+    )
+
+
+def test_results_json_has_figures_and_protocol(result: EvaluationResult, tmp_path: Path) -> None:
+    write_results(result, tmp_path / "validation", checkpoint="last.ckpt")
+    stored = read_results(tmp_path / "validation")
+    assert stored["checkpoint"] == "last.ckpt"
+    assert stored["metrics"] == result.metrics
+    assert stored["num_frames"] == 2
+    assert stored["protocol"]["box_filter_px"]["min_side"] == 10
+    car = stored["classes"][1]
+    assert (car["name"], car["boxes"], car["missed"], car["false"]) == ("car", 2, 0, 2)
+    assert car["AP"] == result.classes[1].AP
+    assert [group["name"] for group in stored["groups"]] == ["small", "medium", "large"]
+    assert stored["confusion_matrix"]["counts"][1][1] == 2
+
+
+def test_stored_predictions_give_the_same_figures(result: EvaluationResult, tmp_path: Path) -> None:
+    write_results(result, tmp_path)
+    dataset = load_dataset_config(["dataset=gen4"])
+    again = measure(read_predictions(tmp_path), dataset, SETTINGS, None, "val")
+    assert again.metrics == result.metrics
+    assert again.confusion.counts.tolist() == result.confusion.counts.tolist()
+    assert again.protocol == result.protocol
+
+
+def test_boxes_are_in_prophesee_s_format(result: EvaluationResult, tmp_path: Path) -> None:
+    write_results(result, tmp_path)
+    assert {path.name for path in (tmp_path / "predictions").iterdir()} == {
+        "street_bbox.npy", "empty_bbox.npy", "early_bbox.npy",
+    }  # fmt: skip
+    predictions = np.load(tmp_path / "predictions" / "street_bbox.npy")
+    assert predictions.dtype.names[:8] == ("t", "x", "y", "w", "h", "class_id", "track_id", "class_confidence")
+    assert predictions["t"].tolist() == [600_000, 600_000, 16_777_217, 16_777_217]
+    assert [predictions[name][0] for name in "xywh"] == [60, 60, 80, 80]
+    assert predictions["class_confidence"][0] == np.float32(0.9) * np.float32(0.9)
+    assert predictions["class_probability"][1] == np.float32(0.95)
+    truth = np.load(tmp_path / "ground_truth" / "street_bbox.npy")
+    assert truth["class_id"].tolist() == [1, 0, 1]
+    assert len(np.load(tmp_path / "predictions" / "early_bbox.npy")) == 1  # nothing is filtered
+
+
+def test_coco_files_give_ap_in_pycocotools(result: EvaluationResult, tmp_path: Path) -> None:
+    write_results(result, tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "coco" / "ground_truth.json"))
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "coco" / "predictions.json")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert 0 < result.metrics["AP"] < 1
+    assert evaluation.stats[0] == result.metrics["AP"]
+
+
+def test_nothing_to_store_is_stored(tmp_path: Path) -> None:
+    write_results(result_of(("a", 600_000, boxes_of(), found())), tmp_path)
+    assert json.loads((tmp_path / "coco" / "predictions.json").read_text()) == []
+    assert json.loads((tmp_path / "coco" / "ground_truth.json").read_text())["annotations"] == []
+    assert len(read_predictions(tmp_path)) == 1
+
+
+def test_confusion_matrix_is_written_as_numbers_and_pictures(result: EvaluationResult, tmp_path: Path) -> None:
+    write_results(result, tmp_path)
+    for name in ("counts", "row_normalised"):
+        assert (tmp_path / "confusion_matrix" / f"{name}.csv").read_text().count("\n") == 10
+        with Image.open(tmp_path / "confusion_matrix" / f"{name}.png") as picture:
+            assert min(picture.size) > 500
+
+
+def test_missing_and_damaged_files_are_named(result: EvaluationResult, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"results\.json not found"):
+        read_results(tmp_path)
+    with pytest.raises(UserError, match=r"frames\.csv not found"):
+        read_predictions(tmp_path)
+    write_results(result, tmp_path)
+    (tmp_path / "predictions" / "street_bbox.npy").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"street_bbox\.npy cannot be read"):
+        read_predictions(tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json is not valid JSON"):
+        read_results(tmp_path)

@@ -1,0 +1,102 @@
+"""Behaviour of modules/reports/run_table.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.errors import UserError
+from modules.reports.run_table import difference_table, find_runs, read_run, run_table
+
+
+def write_run(folder: Path, config: dict[str, Any], results: dict[str, Any] | None = None, command: str = "") -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "command.txt").write_text(command)
+    if results is not None:
+        (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def results(ap: float, **more: Any) -> dict[str, Any]:
+    best = {"step": 900, "AP": ap, "AP_50": 0.5, "AP_L": -1, "AP/car": 0.4, "AP_50/car": 0.6, "AP_group/small": 0.1}
+    return {
+        "status": "finished",
+        "steps": 1000,
+        "duration_s": 7200.0,
+        "parameters": 18_500_000,
+        "best": best,
+        "last": {**best, "AP": 0.0},
+        **more,
+    }
+
+
+def test_row_of_a_finished_run(tmp_path: Path) -> None:
+    command = "python train.py +experiment/gen4='plain_lstm_640x360_baseline.yaml' dataset.path=/data\n"
+    run = write_run(tmp_path / "RVT" / "abc", {"training": {"learning_rate": 0.1}}, results(0.3), command)
+    cells = read_run(run).cells
+    assert cells["run"] == "RVT/abc"
+    assert cells["experiment"] == "gen4/plain_lstm_640x360_baseline"
+    assert (cells["AP"], cells["best step"], cells["steps"], cells["hours"]) == (0.3, 900, 1000, 2)
+    assert (cells["AP car"], cells["M parameters"]) == (0.4, 18.5)
+    assert cells["AP_L"] is None  # no ground truth
+    assert not any("group" in name for name in cells)
+
+
+def test_validations_of_a_run_have_columns(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "abc", {}, results(0.3))
+    for split, ap in (("val", 0.35), ("test", 0.33)):
+        folder = run / f"validation_{split}_best"
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps({"metrics": {"AP": ap}, "protocol": {"split": split}}))
+        (folder / "config.yaml").write_text("{}")
+    cells = read_run(run).cells
+    assert (cells["val AP"], cells["test AP"]) == (0.35, 0.33)
+    assert find_runs([tmp_path]) == [run]
+
+
+@pytest.mark.parametrize("broken", ["", "{"])
+def test_run_that_broke_off_is_a_row_with_gaps(tmp_path: Path, broken: str) -> None:
+    run = write_run(tmp_path / "abc", {"dataset": {"name": "gen1"}})
+    if broken:
+        (run / "results.json").write_text(broken)
+    (run / "metrics.csv").write_text("step,train/loss\n50,3.5\n100,3.1\n")
+    cells = read_run(run).cells
+    assert (cells["experiment"], cells["status"], cells["steps"], cells["AP"]) == ("gen1", "no results", 100, None)
+
+
+def test_runs_are_sorted_by_a_column_with_gaps_last(tmp_path: Path) -> None:
+    runs = [
+        read_run(write_run(tmp_path / "b", {}, results(0.2))),
+        read_run(write_run(tmp_path / "none", {})),
+        read_run(write_run(tmp_path / "a", {}, results(0.3))),
+    ]
+
+    def names(**options: Any) -> list[str]:
+        return [str(row[0]).split("/")[1] for row in run_table(runs, **options).rows]
+
+    assert names() == ["a", "b", "none"]
+    assert names(reverse=True) == ["b", "a", "none"]
+    assert names(sort="run") == ["a", "b", "none"]
+    assert names(sort="ap CAR")[2] == "none"
+    with pytest.raises(UserError, match="no such column"):
+        names(sort="speed")
+
+
+def test_differences_between_configs(tmp_path: Path) -> None:
+    one = read_run(write_run(tmp_path / "x" / "one", {"a": {"b": 1, "c": True}, "same": [1, 2]}))
+    two = read_run(write_run(tmp_path / "x" / "two", {"a": {"b": 2, "c": True}, "same": [1, 2], "new": None}))
+    table = difference_table([one, two])
+    assert list(table.header) == ["key", "x/one", "x/two"]
+    assert table.rows == [["a.b", "1", "2"], ["new", None, "null"]]
+
+
+def test_no_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run below"):
+        find_runs([tmp_path])
+    with pytest.raises(UserError, match="is not a folder"):
+        find_runs([tmp_path / "nowhere"])

@@ -1,0 +1,298 @@
+"""Whole runs on a tiny data set: what they leave, and that a stop loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from callbacks.checkpoint import CheckpointWriter
+from config.errors import UserError
+from config.loading import load_validation_config
+from config.schema import ValidationConfig
+from modules.detection import DetectionModule
+from modules.run.checkpoint_file import AtomicCheckpointIO, read_checkpoint
+from modules.run.entry import validate
+from modules.run.folder import step_of
+from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
+from tests.runs import NETWORK, losses, run_folder
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
+    """Send this process a signal in the middle of a training step."""
+    original = DetectionModule.training_step
+
+    def training_step(self: DetectionModule, *args: object) -> torch.Tensor:
+        if self.global_step == step:
+            os.kill(os.getpid(), signum)
+        return original(self, *args)
+
+    monkeypatch.setattr(DetectionModule, "training_step", training_step)
+
+
+def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start("training.max_steps=7", "validation.val_check_interval=4") == 0
+
+    folder = run_folder(tmp_path)
+    assert len(folder.name) == 8
+    assert (folder / "command.txt").read_text() == "python train.py dataset=gen4\n"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir())[1].startswith("last_epoch=00")
+    assert next((folder / "checkpoints").glob("epoch=*")).name.startswith("epoch=000-step=4-val_AP=0.")
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["status"], results["steps"], [entry["step"] for entry in results["history"]]) == (
+        "finished",
+        7,
+        [4],
+    )
+    assert (folder / "confusion_matrix" / "counts.png").is_file()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["dataset"]["train"]["sequences"] == 4
+    printed = capsys.readouterr().out
+    assert "Device: CPU" in printed
+    assert "python validation.py dataset=gen4 checkpoint=" in printed
+
+
+@pytest.mark.parametrize(("workers", "stop"), [(0, 5), (1, 7)])
+def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int
+) -> None:
+    """After a stop at step 7, the run's second validation is the new process's first."""
+    options = (
+        "training.max_steps=12",
+        "validation.val_check_interval=5",
+        f"hardware.num_workers.train={workers}",
+        f"hardware.num_workers.eval={workers}",
+        "model.backbone.stage.attention.drop_path=0.2",  # draws random numbers in each step
+    )
+    assert start(*options, project="unbroken") == 0
+    with monkeypatch.context() as context:
+        stop_at(context, stop, signal.SIGTERM)
+        assert start(*options, project="stopped") == 128 + signal.SIGTERM
+    assert start(*options, "resume=latest", project="stopped") == 0
+
+    unbroken, stopped = run_folder(tmp_path, "unbroken"), run_folder(tmp_path, "stopped")
+    assert losses(stopped) == losses(unbroken)
+    assert len(losses(stopped)) == 12
+    ends = [read_checkpoint(next((run / "checkpoints").glob("last_*"))) for run in (unbroken, stopped)]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    histories = [json.loads((run / "results.json").read_text())["history"] for run in (unbroken, stopped)]
+    assert [entry["step"] for entry in histories[1]] == [5, 10]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("when", "at"),
+    [
+        (("validation.val_check_interval=4",), 4),
+        (("validation.val_check_interval=null", "validation.check_val_every_n_epoch=1"), 6),  # the first epoch's end
+        (("validation.val_check_interval=14",), 14),  # the end of the training
+    ],
+)
+def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: tuple[str, ...], at: int
+) -> None:
+    original = DetectionModule.validation_step
+
+    def validation_step(self: DetectionModule, batch: object, batch_idx: int) -> dict:
+        if batch_idx == 1 and self.global_step == at:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, batch, batch_idx)
+
+    options = ("training.max_steps=14", *when)
+    assert start(*options, project="unbroken") == 0
+    with monkeypatch.context() as context:
+        context.setattr(DetectionModule, "validation_step", validation_step)
+        assert start(*options) == 128 + signal.SIGHUP
+    assert start(*options, "resume=latest") == 0
+
+    unbroken, stopped = run_folder(tmp_path, "unbroken"), run_folder(tmp_path)
+    expected, results = (json.loads((run / "results.json").read_text()) for run in (unbroken, stopped))
+    assert results["history"] == expected["history"]
+    assert at in [entry["step"] for entry in results["history"]]
+    for key in ("status", "steps", "protocol", "best_checkpoint", "last_checkpoint"):
+        assert results[key] == expected[key], key
+    assert results["status"] == "finished"
+    for name in (results["best_checkpoint"], results["last_checkpoint"]):
+        assert (stopped / "checkpoints" / name).is_file()
+    assert losses(stopped) == losses(unbroken)
+    assert len(losses(stopped)) == 14
+
+
+def test_an_older_checkpoint_s_run_leaves_the_later_ones_behind(start, tmp_path: Path) -> None:
+    options = ("checkpoint.every_n_steps=3", "validation.limit_val_batches=0", "training.lr_scheduler.total_steps=20")
+    assert start("training.max_steps=3", *options) == 0
+    folder = run_folder(tmp_path)
+    (older,) = (folder / "checkpoints").iterdir()
+    kept = older.read_bytes()
+    assert start("training.max_steps=9", *options, "resume=latest") == 0
+    older.write_bytes(kept)
+
+    assert start("training.max_steps=5", "training.learning_rate=1e-5", *options, f"resume={older}") == 0
+    assert [step_of(path) for path in (folder / "checkpoints").glob("*.ckpt")] == [5]
+    assert [step_of(path) for path in (folder / "checkpoints" / "abandoned").iterdir()] == [9]
+    assert start("training.max_steps=6", *options, "resume=latest") == 0
+    assert list(losses(folder)) == list(range(6))
+
+
+def test_a_run_killed_after_its_validation_knows_its_best_checkpoint(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointWriter, "on_train_end", lambda *_: None)  # a kill leaves what validation left
+    options = ("validation.val_check_interval=4", "checkpoint.keep_best=1")
+    assert start("training.max_steps=4", *options) == 0
+    folder = run_folder(tmp_path)
+    best = json.loads((folder / "results.json").read_text())["best_checkpoint"]
+    assert (folder / "checkpoints" / best).is_file()
+    assert start("training.max_steps=8", *options, "resume=latest") == 0
+    after = json.loads((folder / "results.json").read_text())["best_checkpoint"]
+    assert [path.name for path in (folder / "checkpoints").glob("epoch=*")] == [after]
+
+
+def test_checkpoints_that_are_there_already_need_no_more_space(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("checkpoint.keep_best=1", "validation.limit_val_batches=0")
+    monkeypatch.setattr("modules.run.preflight.checkpoint_bytes", lambda *_: 100_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=250_000))
+    with pytest.raises(UserError, match="3 checkpoints need"):
+        start("training.max_steps=2", *options)
+    with monkeypatch.context() as context:
+        context.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=300_000))
+        assert start("training.max_steps=2", *options) == 0
+    assert start("training.max_steps=4", *options, "resume=latest") == 0
+
+
+def test_a_finished_run_with_more_steps_takes_the_new_schedule_at_once(start, tmp_path: Path) -> None:
+    options = ("validation.limit_val_batches=0",)
+    assert start("training.max_steps=6", *options) == 0
+    assert start("training.max_steps=12", *options, "resume=latest") == 0
+    assert start("training.max_steps=12", *options, project="unbroken") == 0
+    rates = [[float(row[2]) for row in losses(run_folder(tmp_path, run)).values()] for run in ("project", "unbroken")]
+    assert rates[0][6:] == pytest.approx(rates[1][6:])
+
+
+def test_a_fraction_of_less_than_a_batch_is_told_without_traceback(start) -> None:
+    with pytest.raises(UserError, match=r"limit_val_batches"):
+        start("training.max_steps=2", "validation.limit_val_batches=0.01", "validation.val_check_interval=2")
+
+
+def test_a_start_that_fails_leaves_no_folder(start, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such checkpoint"):
+        start("training.max_steps=2", f"weights={tmp_path / 'none.ckpt'}")
+    assert list((tmp_path / "runs" / "project").iterdir()) == []
+
+
+def test_a_signal_during_the_start_leaves_no_folder(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.run.entry.require_usable", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as exit_:
+        start("training.max_steps=2")
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert list((tmp_path / "runs" / "project").iterdir()) == []
+
+
+def test_a_resume_that_fails_moves_no_checkpoint(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("checkpoint.every_n_steps=3", "validation.limit_val_batches=0")
+    assert start("training.max_steps=3", *options) == 0
+    (older,) = (run_folder(tmp_path) / "checkpoints").iterdir()
+    kept = older.read_bytes()
+    assert start("training.max_steps=6", *options, "resume=latest") == 0
+    older.write_bytes(kept)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("modules.run.entry.check_disk_space", refuse)
+    with pytest.raises(UserError, match="the disk is full"):
+        start("training.max_steps=6", *options, f"resume={older}")
+    assert sorted(step_of(path) for path in older.parent.rglob("*.ckpt")) == [3, 6]
+    assert not (older.parent / "abandoned").exists()
+
+
+def test_a_last_step_that_cannot_be_saved_is_an_error(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(io: AtomicCheckpointIO, *_: object, **__: object) -> None:
+        io.error = OSError("No space left on device")
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", fail)
+    with pytest.raises(UserError, match="the end of the training is not saved: No space left on device"):
+        start("training.max_steps=2", "validation.limit_val_batches=0")
+
+
+def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 2, signal.SIGUSR1)
+    saved = []
+    monkeypatch.setattr(
+        "callbacks.checkpoint.CheckpointWriter.save_last", lambda self, trainer: not saved.append(trainer.global_step)
+    )
+    assert start("training.max_steps=5") == 0
+    assert saved == [3, 5]
+
+
+def validation_config(data_set: Path, checkpoint: Path, *overrides: str) -> ValidationConfig:
+    return load_validation_config(
+        [
+            "dataset=gen4",
+            "model=maxvit_yolox/default",
+            *NETWORK,
+            f"dataset.path={data_set}",
+            "dataset.resolution_hw=[16,24]",
+            "dataset.sequence_length=3",
+            "dataset.eval.box_filter={min_diagonal: 0, min_side: 0, skip_first_ms: 0}",
+            "hardware.num_workers.eval=1",
+            "batch_size.eval=3",
+            f"checkpoint={checkpoint}",
+            *overrides,
+        ]
+    )
+
+
+def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_path: Path) -> None:
+    assert start("training.max_steps=4", "validation.val_check_interval=4") == 0
+    folder = run_folder(tmp_path)
+    (checkpoint,) = (folder / "checkpoints").glob("epoch=*")
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint)
+    assert validate(config, config.model_dump(mode="json"), ["validation.py"]) == 0
+
+    (found,) = folder.glob("validation_val_*")
+    again = json.loads((found / "results.json").read_text())["metrics"]
+    (before,) = json.loads((folder / "results.json").read_text())["history"]
+    for name, value in again.items():
+        assert value == pytest.approx(before[name], abs=1e-6), name
+    assert list((found / "pictures").rglob("*.png"))
+
+
+def test_validation_of_a_fraction_of_less_than_a_batch(start, make_config, tmp_path: Path) -> None:
+    assert start("training.max_steps=1") == 0
+    (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint, "validation.limit_val_batches=0.01")
+    with pytest.raises(UserError, match=r"limit_val_batches"):
+        validate(config, config.model_dump(mode="json"), ["validation.py"])
+
+
+def test_validation_refuses_frames_that_cannot_be_read(start, make_config, tmp_path: Path) -> None:
+    """The AP of the others would pass for the split's."""
+    assert start("training.max_steps=1") == 0
+    (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
+    data_set = make_config(*NETWORK).dataset.path
+    damage_frame(
+        data_set / "val/sequence_1" / REPRESENTATION / FRAMES_FILE, 3
+    )  # the check at the start looks at others
+    config = validation_config(data_set, checkpoint)
+    with pytest.raises(UserError, match=r"frame 3 is damaged(.*\n)*.*would not be the split's"):
+        validate(config, config.model_dump(mode="json"), ["validation.py"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_validation_at_once(start, make_config, tmp_path: Path, monkeypatch, signum: int) -> None:
+    assert start("training.max_steps=1") == 0
+    (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint)
+    monkeypatch.setattr(DetectionModule, "validation_step", lambda *_: os.kill(os.getpid(), signum))
+    before = signal.getsignal(signum)
+    with pytest.raises(SystemExit) as exit_:
+        validate(config, config.model_dump(mode="json"), ["validation.py"])
+    assert exit_.value.code == 128 + signum
+    assert signal.getsignal(signum) == before

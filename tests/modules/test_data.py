@@ -1,0 +1,148 @@
+"""Loaders and plans of the DataModule; resuming is in test_data_resume.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from config.errors import UserError
+from config.schema import TrainConfig
+from modules.data import EventDataModule, rows_per_kind
+from tests.conftest import write_sequence
+from tests.modules.test_data_resume import digest
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_change_nothing(make_config: Callable[..., TrainConfig]) -> None:
+    def epoch(num_workers: int) -> list[str]:
+        data = EventDataModule(make_config(f"hardware.num_workers.train={num_workers}"))
+        return [digest(batch) for batch in data.train_dataloader()]
+
+    expected = epoch(0)
+    assert len(expected) == 6
+    for num_workers in (1, 4, 7):
+        assert epoch(num_workers) == expected
+
+
+def test_training_batches_are_full_and_evaluation_reads_each_frame_once(
+    make_config: Callable[..., TrainConfig],
+) -> None:
+    data = EventDataModule(make_config())
+    assert all(batch.lane.tolist() == [0, 1, 2, 3] for batch in data.train_dataloader())
+    seen = [
+        (name, t_us)
+        for batch in data.val_dataloader()
+        for row, name in enumerate(batch.sequence_names)
+        for t_us in batch.t_us[:, row].tolist()
+        if t_us >= 0
+    ]
+    assert sorted(seen) == [
+        (f"sequence_{number}", 100_000 + 50_000 * frame)
+        for number, length in enumerate((11, 6, 4))
+        for frame in range(length)
+    ]
+    assert len(list(data.test_dataloader())) == 2
+
+
+def test_evaluation_batches_shrink_when_lanes_run_out(make_config: Callable[..., TrainConfig]) -> None:
+    batches = list(EventDataModule(make_config("batch_size.eval=8")).val_dataloader())
+    assert [batch.num_lanes for batch in batches] == [3, 3, 1, 1]
+    assert [batch.lane.tolist() for batch in batches] == [[0, 1, 2], [0, 1, 2], [0], [0]]
+
+
+@pytest.mark.parametrize("sampling", ["stream", "random", "mixed"])
+@pytest.mark.parametrize("batch_size", [2, 9])
+def test_one_short_sequence_is_enough(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, sampling: str, batch_size: int
+) -> None:
+    write_sequence(tmp_path / "small" / "train" / "only", 4, {1: [], 3: [(0, 2.0, 2.0, 8.0, 8.0)]})
+    config = make_config(
+        f"dataset.path={tmp_path / 'small'}", f"batch_size.train={batch_size}", f"dataset.train.sampling={sampling}"
+    )
+    batches = list(EventDataModule(config).train_dataloader())
+    assert [batch.num_lanes for batch in batches] == [batch_size] * len(batches)
+    assert len(batches) == (1 if sampling == "random" else 2)
+
+
+def test_streams_keep_their_augmentation_and_others_have_their_own(make_config: Callable[..., TrainConfig]) -> None:
+    """Four rows of one sequence, zoomed out: the share of empty pixels tells the zoom."""
+    config = make_config("dataset.train.sampling=stream", "dataset.data_augmentation.stream.zoom.prob=1")
+    share = [(batch.frames > 0).float().mean(dim=(2, 3, 4)) for batch in EventDataModule(config).train_dataloader()]
+    first = [batch.is_first for batch in EventDataModule(config).train_dataloader()]
+    for before, now, is_first in zip(share, share[1:], first[1:], strict=False):
+        goes_on = ~is_first & (now[0] > 0)
+        torch.testing.assert_close(before[0][goes_on], now[0][goes_on])
+    assert len(set(torch.cat([values[0] for values in share]).tolist())) > 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["dataset.train.sampling=stream", "batch_size.train=5"], (5, 0)),
+        (["dataset.train.sampling=random", "batch_size.train=5"], (0, 5)),
+        (["batch_size.train=6"], (3, 3)),
+        (["batch_size.train=8", "dataset.train.mixed.w_random=3"], (2, 6)),
+        (["batch_size.train=4", "dataset.train.mixed.w_stream=1000"], (3, 1)),
+        (["batch_size.train=4", "dataset.train.mixed.w_random=1000"], (1, 3)),
+    ],
+)
+def test_mixed_batches_have_rows_of_each_kind(
+    make_config: Callable[..., TrainConfig], overrides: list[str], expected: tuple[int, int]
+) -> None:
+    assert rows_per_kind(make_config(*overrides)) == expected
+
+
+def test_weighted_sampling_prefers_rare_classes(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    common = {i: [(1, 2.0, 2.0, 8.0, 8.0)] for i in range(2, 102)}
+    write_sequence(tmp_path / "skewed" / "train" / "common", 102, common)
+    write_sequence(tmp_path / "skewed" / "train" / "rare", 3, {2: [(6, 2.0, 2.0, 8.0, 8.0)]})
+    config = make_config(
+        f"dataset.path={tmp_path / 'skewed'}",
+        "dataset.train.sampling=random",
+        "dataset.train.random.weighted_sampling=true",
+        "dataset.sequence_length=1",
+    )
+    names = [name for batch in EventDataModule(config).train_dataloader() for name in batch.sequence_names]
+    assert 0.3 < names.count("rare") / len(names) < 0.7  # of 101 chunks, half of the weight
+
+
+def test_too_little_shared_memory_is_told_before_a_worker_dies(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modules.data.shutil.disk_usage", lambda path: SimpleNamespace(free=90_000))
+    needed = 2 * 2 * 3 * 20 * 8 * 12  # prefetched batches of 2 rows of 3 frames
+    assert needed < 90_000 < 4 * needed
+    EventDataModule(make_config("hardware.num_workers.eval=1")).val_dataloader()
+    with pytest.raises(UserError, match=r"/dev/shm .*hardware\.num_workers\.eval"):
+        EventDataModule(make_config("hardware.num_workers.eval=4")).val_dataloader()
+
+
+def test_boxes_that_loading_leaves_out_are_counted_by_reason(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    labels = {
+        1: [(0, 1.0, 1.0, 5.0, 5.0), (0, np.nan, 1.0, 5.0, 5.0)],
+        2: [(0, 5.0, 5.0, -3.0, 4.0), (0, 900.0, 1.0, 5.0, 5.0), (1, 2.0, 2.0, 4.0, 4.0)],
+    }
+    write_sequence(tmp_path / "elsewhere" / "train" / "odd", 4, labels)
+    write_sequence(tmp_path / "elsewhere" / "train" / "good", 4, {1: labels[1][:1]})
+    data = EventDataModule(make_config(f"dataset.path={tmp_path / 'elsewhere'}"))
+    for _ in range(2):  # read, and from the index file
+        with pytest.warns(UserWarning, match=r"3 boxes are left out \(1 not finite, 2 flat .*most of them in .*/odd\."):
+            assert data.index("train").class_counts.sum() == 3
+        data = EventDataModule(make_config(f"dataset.path={tmp_path / 'elsewhere'}"))
+
+
+def test_mistakes_name_key_and_remedy(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sequence_length"):
+        EventDataModule(make_config("dataset.sequence_length=50")).train_dataloader()
+    write_sequence(tmp_path / "strange" / "train" / "one", 3, {2: [(8, 2.0, 2.0, 8.0, 8.0)]})
+    with pytest.raises(UserError, match=r"strange/train/one/labels_v2/labels.npz has class ids beyond"):
+        EventDataModule(make_config(f"dataset.path={tmp_path / 'strange'}")).train_dataloader()
+    with pytest.raises(UserError, match=r"strange/val not found"):
+        EventDataModule(make_config(f"dataset.path={tmp_path / 'strange'}")).val_dataloader()

@@ -1,0 +1,127 @@
+"""The plain way must do the same work as ours: what is measured against another result says nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from config.loading import load_dataset_config
+from config.schema import TrainConfig
+from data.dataset import ChunkDataset
+from data.recordings.preprocessing import preprocess_recording
+from models.assignment import assign_anchors
+from modules.data import EventDataModule, make_training_plan
+from scripts import benchmark
+from scripts.benchmarks import evaluation, plain_data, plain_network
+from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, markdown
+from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
+from scripts.benchmarks.recordings import Scene
+from tests.models.test_assignment import boxes_for, predictions_for
+from tests.network import golden_detector, training_boxes, training_features
+
+CASE = Case("cpu", CHECK_SIZE, batch_size=2, length=3)
+
+
+def test_plain_training_gives_our_losses() -> None:
+    plain, ours = Steps(CASE, PLAIN), Steps(CASE, replace(OURS, keep_memory=False))
+    for _ in range(3):
+        assert plain.train().item() == pytest.approx(ours.train().item(), rel=1e-5)
+
+
+def test_plain_assignment_is_ours_on_the_reference_arrays() -> None:
+    detector = golden_detector()
+    predictions = detector.predict(training_features(detector))
+    boxes, box_image = training_boxes()
+    expected = assign_anchors(predictions, boxes, box_image)
+    assert (expected < len(boxes)).any()
+    assert torch.equal(plain_network.assign_anchors(predictions, boxes, box_image), expected)
+
+
+def test_plain_assignment_is_ours_where_boxes_compete_or_have_no_candidates() -> None:
+    predictions, (boxes, box_image) = predictions_for(3), boxes_for([12, 0, 9])
+    expected = assign_anchors(predictions, boxes, box_image)
+    assert torch.equal(plain_network.assign_anchors(predictions, boxes, box_image), expected)
+
+
+def test_plain_batches_hold_our_frames(make_config: Callable[..., TrainConfig]) -> None:
+    config = make_config("dataset.train.sampling=mixed")
+    index = EventDataModule(config).index("train")
+    plan = make_training_plan(config, index, world_size=1)
+    steps = [plan.batch(0, step) for step in range(plan.steps_per_epoch)]
+    dataset = ChunkDataset(index, config.dataset)
+    for reads, plain in zip(steps, plain_data.batches(index, config.dataset, steps), strict=True):
+        assert torch.equal(torch.stack(plain), dataset.__getitems__(reads).frames)
+
+
+def test_plain_preprocessing_writes_our_frames(tmp_path: Path) -> None:
+    scene = Scene((128, 256), num_windows=4, events_per_window=5_000)
+    dataset, files = load_dataset_config(scene.overrides), scene.record(tmp_path / "recording")
+    preprocess_recording(tmp_path / "ours", dataset, files)
+    ours = next((tmp_path / "ours").rglob(dataset.frames_file_name))
+    end_us = np.load(ours.with_name("timestamps_us.npy")).tolist()
+    plain_data.preprocess(files.events, tmp_path / "plain.h5", dataset, end_us)
+    assert _frames(ours).any()
+    assert np.array_equal(_frames(ours), _frames(tmp_path / "plain.h5"))
+
+
+def test_both_evaluations_give_the_same_figure() -> None:
+    truth, found = evaluation.make_boxes(20)
+    ap = evaluation.ours(truth, found, 20)
+    assert 0 < ap < 1
+    assert ap == evaluation.pycocotools(truth, found, 20)
+
+
+def test_measures_take_turns() -> None:
+    order = []
+    costs = alternate({"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 2.0}, rounds=3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert costs == {"a": [1.0, 1.0, 1.0], "b": [2.0, 2.0, 2.0]}
+
+
+def test_row_tells_ratio_of_medians_and_spread_of_rounds() -> None:
+    row = Row("step", "s", ours=[1.0, 2.0, 1.0], plain=[3.0, 4.0, 4.0], target=">= 2 x")
+    assert (row.ratio, row.spread) == (4.0, (2.0, 4.0))
+    assert "| step | 4 s | 1 s | 4.00 x | 2.00 .. 4.00 | >= 2 x |" in markdown([row])
+
+
+def test_a_process_of_its_own_gets_its_environment() -> None:
+    remote = Remote(tell_threads, environment={"STREAMRVT_TEST": "7"})
+    assert remote() == 7.0
+    remote.close()
+    assert "STREAMRVT_TEST" not in os.environ
+
+
+def tell_threads() -> Measure:
+    return lambda: float(os.environ["STREAMRVT_TEST"])
+
+
+def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "figures.json"
+    parts = [*benchmark.PARTS, "sizes", "growth"]
+    assert benchmark.main([*parts, "--check", "--rounds", "1", "--json", str(path)]) == 0
+    figures, table = json.loads(path.read_text()), capfd.readouterr().out
+    assert {"machine", "command", *parts} == set(figures)
+    for part in benchmark.PARTS:
+        for row in figures[part]:
+            assert {"name", "unit", "ours", "plain", "ratio", "spread", "target"} <= set(row)
+            assert f"| {row['name']}" in table
+    assert [row["model"] for row in figures["sizes"]["networks"]] == ["tiny", "small", "base", "base"]
+    assert figures["sizes"]["loader"]["frames_per_s"] > 0
+
+
+def test_an_unknown_part_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(["trian"])
+
+
+def _frames(path: Path) -> np.ndarray:
+    with h5py.File(path) as file:
+        return file["data"][:]

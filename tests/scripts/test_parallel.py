@@ -1,0 +1,72 @@
+"""Work in processes of its own: results in order, errors in place of results, a killed worker told."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from config.errors import UserError
+from scripts.parallel import run_parallel, split_workers
+
+WAITING_PROGRAM = """
+import os, time
+from rich.console import Console
+from scripts.parallel import run_parallel
+
+def wait(number, on_frame):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    run_parallel(wait, [1], 1, Console(stderr=True))
+"""
+
+
+def halve(number: int, on_frame: Callable[[], None]) -> int:
+    on_frame()
+    if number % 2:
+        raise UserError(f"{number} is odd")
+    return number // 2
+
+
+def kill_own_process(number: int, on_frame: Callable[[], None]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_and_errors_come_in_the_order_of_the_items(capsys: pytest.CaptureFixture[str]) -> None:
+    results = run_parallel(halve, [4, 3, 2], 2, Console())
+    assert [str(result) for result in results] == ["2", "3 is odd", "1"]
+    assert isinstance(results[1], UserError)
+    assert "3/3" in capsys.readouterr().out
+
+
+def test_a_killed_worker_is_told() -> None:
+    with pytest.raises(UserError, match="fewer workers"):
+        run_parallel(kill_own_process, [1, 2], 1, Console())
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "wait.py"
+    script.write_text(WAITING_PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        worker.wait(timeout=20)
+
+
+def test_workers_are_taken_from_the_command_line() -> None:
+    assert split_workers(["dataset=gen4"]) == (1, ["dataset=gen4"])
+    assert split_workers(["dataset=gen4", "workers=3", "x=1"]) == (3, ["dataset=gen4", "x=1"])
+
+
+@pytest.mark.parametrize("text", ["workers=0", "workers=-1", "workers=", "workers=many"])
+def test_a_useless_number_of_workers_is_an_error(text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        split_workers([text])

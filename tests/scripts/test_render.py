@@ -1,0 +1,124 @@
+"""Behaviour of scripts/render.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from config.errors import UserError
+from config.loading import load_dataset_config, load_train_config
+from modules.evaluation.results import write_results
+from scripts.render import main, parse, render
+from tests.conftest import FRAME_HW, write_sequence
+from tests.evaluations import CAR, HIT, boxes_of, found, result_of
+from tests.modules.pictures.test_film import write_recording
+from tests.network import golden_weights
+
+SENSOR = f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"
+
+
+def film(*arguments: object) -> int:
+    return render(parse([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> Path:
+    return write_sequence(tmp_path / "street", 6, {1: [(1, 4, 2, 10, 8)], 3: [(1, 4, 2, 10, 8)]})
+
+
+def test_sequence_becomes_a_film_in_real_time(sequence: Path, tmp_path: Path) -> None:
+    out = tmp_path / "films" / "street.mp4"
+    assert film(sequence, out, "dataset=gen4", SENSOR) == 6
+    with imageio.get_reader(out) as reader:
+        assert reader.get_meta_data()["fps"] == 20
+        assert reader.count_frames() == 6
+
+
+def test_gif_of_a_part(sequence: Path, tmp_path: Path) -> None:
+    out = tmp_path / "street.gif"
+    assert film(sequence, out, "dataset=gen4", SENSOR, "start_s=0.1", "seconds=0.1", "speed=0.5") == 2
+    with Image.open(out) as picture:
+        assert (picture.n_frames, picture.info["duration"]) == (2, 100)
+
+
+def test_recording_needs_nothing_else(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0), (3, 6, 0, 120_000)])
+    assert film(recording, tmp_path / "a.mp4") == 3
+
+
+def test_predictions_of_a_validation_bring_their_data_set(sequence: Path, tmp_path: Path) -> None:
+    validation = tmp_path / "validation"
+    write_results(result_of(("street", 150_000, boxes_of(CAR), found(HIT))), validation)
+    dataset = load_dataset_config(["dataset=gen4", SENSOR]).model_dump(mode="json")
+    (validation / "config.yaml").write_text(yaml.safe_dump({"dataset": dataset}))
+    assert film(sequence, tmp_path / "a.gif", f"predictions={validation}") == 6
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a run's checkpoint", "weights of another project"])
+def test_network_runs_along_a_recording(tmp_path: Path, own: bool) -> None:
+    """A checkpoint of ours brings its config; for other weights the command tells it."""
+    small = [
+        "dataset=toy", "dataset.resolution_hw=[64,128]", "dataset.downsample_by_factor_2=false",
+        "model=maxvit_yolox/plain_lstm", "model.backbone.embed_dim=16", "model.backbone.partition_split_32=1",
+        "model.backbone.stage.attention.dim_head=8", "model.fpn.depth=0.33",
+    ]  # fmt: skip
+    content: dict[str, Any] = {"state_dict": golden_weights()}
+    if own:
+        config = load_train_config([*small, "dataset.path=."]).model_dump(mode="json")
+        content |= {"config": config, "loops": {}}
+    torch.save(content, tmp_path / "last.ckpt")
+    recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0), (3, 6, 0, 70_000)], sensor_hw=(64, 128))
+    checkpoint = f"checkpoint={tmp_path / 'last.ckpt'}"
+    assert film(recording, tmp_path / "a.gif", checkpoint, *([] if own else small), "threshold=0") == 2
+
+
+def test_weights_of_another_project_need_a_config(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0)])
+    with pytest.raises(UserError, match=r"add model=\.\.\. dataset="):
+        film(recording, tmp_path / "a.gif", f"checkpoint={tmp_path / 'other.pth'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a"], "give SOURCE and OUT"),
+        (["a", "b.avi"], r"\.mp4 or \.gif"),
+        (["a", "b.mp4", "speed=fast"], "speed"),
+        (["a", "b.mp4", "speed=0"], "larger than 0"),
+        (["a", "b.mp4", "predictions=x", "checkpoint=y"], "contradict"),
+        (["nowhere", "b.mp4"], "nowhere not found"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        film(*arguments)
+
+
+def test_folder_without_a_data_set_is_told(sequence: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="add dataset=NAME"):
+        film(sequence, tmp_path / "a.mp4")
+    with pytest.raises(UserError, match="lacks event_representations_v2"):
+        film(tmp_path, tmp_path / "a.mp4")
+
+
+def test_empty_part_leaves_no_file(sequence: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no frame"):
+        film(sequence, tmp_path / "a.mp4", "dataset=gen4", SENSOR, "start_s=10")
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_command_line_ends_with_2_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scripts/render.py", "nowhere", "a.mp4"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "nowhere not found" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+"""Behaviour of scripts/report.py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from config.errors import UserError
+from modules.evaluation.results import write_results
+from scripts.report import find_validation, write_report
+from tests.evaluations import CAR, ELSEWHERE, HIT, boxes_of, found, result_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two validations, the second one newer."""
+    folder = tmp_path_factory.mktemp("run")
+    result = result_of(("a", 600_000, boxes_of(CAR, (0, 300, 200, 40, 80)), found(HIT, ELSEWHERE)))
+    write_results(result, folder / "validation_val")
+    shutil.copytree(folder / "validation_val", folder / "validation_test")
+    os.utime(folder / "validation_val" / "frames.csv", (1, 1))
+    return folder
+
+
+def test_newest_validation_of_a_run_is_taken(run: Path) -> None:
+    assert find_validation(run) == run / "validation_test"
+    assert find_validation(run / "validation_val") == run / "validation_val"
+
+
+def test_report_has_tables_and_figures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_report(run / "validation_val")
+    report = run / "validation_val" / "report"
+    text = (report / "report.md").read_text()
+    for title in ("Metrics", "Classes", "Class groups", "Recall by box size", "AP by time", "AP by event rate"):
+        assert f"### {title}" in text
+        assert title in capsys.readouterr().out or title != "Metrics"
+    assert "side ≥ 10 px, diagonal ≥ 30 px, later than 500 ms, at 640 x 360" in text
+    assert "| wheelchair |" in text
+    assert (report / "report.png").stat().st_size > 10_000
+    assert (report / "precision_recall.csv").read_text().startswith("recall,pedestrian,car\n")
+
+
+def test_report_without_ground_truth(tmp_path: Path) -> None:
+    write_results(result_of(("a", 600_000, boxes_of(), found(HIT))), tmp_path)
+    write_report(tmp_path)
+    assert (tmp_path / "report" / "report.png").is_file()
+
+
+def test_folder_without_predictions_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no stored predictions"):
+        find_validation(tmp_path)
+    with pytest.raises(UserError, match="is not a folder"):
+        find_validation(tmp_path / "nowhere")
