@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from scripts.benchmarks.measuring import Measure, Row, alternate, alternate_remotely, machine, markdown
 from scripts.benchmarks.network import (
     CHECK_SIZE,

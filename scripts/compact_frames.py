@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig

@@ -9,10 +9,7 @@ FOLDER is a run's folder or one that holds runs; without any, runs/. AP columns 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.command_line import errors_without_traceback
 from modules.reports.run_table import RunRow, difference_table, find_runs, read_run, run_table

@@ -21,8 +21,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig

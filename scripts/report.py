@@ -9,11 +9,8 @@ validation's folder and prints the tables.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError

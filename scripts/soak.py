@@ -22,8 +22,6 @@ from pathlib import Path
 import h5py
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from config.errors import UserError
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 

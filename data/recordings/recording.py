@@ -1,6 +1,7 @@
 """Raw events of any supported file, window by window and in bounded memory.
 
-`data.recordings.event_files` gives a file's events in pieces; here they are cleaned, faults counted, and cut into windows.
+`data.recordings.event_files` gives a file's events in pieces; here they are cleaned, with faults counted, and cut into
+windows.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_full_resolution_keeps_sensor_pixels() -> None:
 
 def _sources() -> list[Path]:
     folders = ("data", "models", "modules", "callbacks", "scripts")
-    schema = sorted(CONFIG_FOLDER.glob("schema*.py"))  # derived properties
+    schema = sorted(CONFIG_FOLDER.glob("schema/*.py"))  # derived properties
     return [
         *schema,
         PROJECT / "train.py",

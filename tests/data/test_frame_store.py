@@ -127,5 +127,5 @@ def test_it_lies_beside_the_references_file() -> None:
 
 def test_importing_it_does_not_import_numba() -> None:
     """numba takes a second to import: train.py must not wait for it."""
-    program = "import sys, data.frame_store, data.recording, data.preprocessing; sys.exit('numba' in sys.modules)"
+    program = "import sys, data.frame_store, data.recordings.preprocessing; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
