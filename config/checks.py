@@ -57,8 +57,15 @@ def check_dataset(dataset: DatasetConfig) -> Iterator[Problem]:
 
 def check_model(model: ModelConfig) -> Iterator[Problem]:
     """Attention heads must divide the channels of every stage; a map must keep its size."""
-    lstm = model.backbone.stage.lstm
-    if lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
+    stage = model.backbone.stage
+    lstm = stage.lstm
+    if getattr(stage, stage.cell) is None:
+        yield Problem(
+            f"model.backbone.stage.{stage.cell}",
+            f"is missing: model.backbone.stage.cell={stage.cell} reads its settings there. Take the section from "
+            "config/model/maxvit_yolox/default.yaml",
+        )
+    if lstm is not None and lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
         yield Problem(
             "model.backbone.stage.lstm.dws_conv_kernel_size",
             f"{lstm.dws_conv_kernel_size} is even: only an odd kernel keeps the size of the hidden state",

@@ -1,4 +1,4 @@
-"""RVT's recurrent backbone: four stages of convolution, MaxViT attention and LSTM at strides 4, 8, 16 and 32."""
+"""RVT's recurrent backbone: four stages of convolution, MaxViT attention and a recurrent cell, at strides 4 to 32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
-from models.cells.lstm import Lstm2d, LstmState
+from models.cells.build import build_cell
+from models.cells.cell import Cell, State, join_lanes, split_lanes
 from models.layers.attention import NORM_EPS, MaxVitBlock
 from models.layers.linear import compute_dtype
 
@@ -32,7 +33,7 @@ class Downsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """One resolution of the backbone. Its output is the hidden state of its LSTM."""
+    """One resolution of the backbone. Its output is that of its recurrent cell."""
 
     def __init__(
         self,
@@ -52,18 +53,19 @@ class Stage(nn.Module):
             MaxVitBlock(dim, partition_size, config.attention, skip_first_norm=index == 0)
             for index in range(num_blocks)
         )
-        self.lstm = Lstm2d(dim, config.lstm)
+        self._cell_name = config.cell
+        self.add_module(self._cell_name, build_cell(dim, config))
 
     def forward(
-        self, x: Num[Tensor, "l b c_in h_in w_in"], state: LstmState | None
-    ) -> tuple[Float[Tensor, "l b c h w"], LstmState]:
-        """Convolution and attention know no time: they run once, on all L*B frames. Only the LSTM walks over L."""
+        self, x: Num[Tensor, "l b c_in h_in w_in"], state: State | None
+    ) -> tuple[Float[Tensor, "l b c h w"], State]:
+        """Convolution and attention know no time: they run once, on all L*B frames. Only the cell walks over L."""
         L, B = x.shape[:2]
         maps = self._run(self.downsample, x.flatten(0, 1), B)  # [L*B, h, w, c]
         for block in self.blocks:
             maps = self._run(block.window, maps, B)
             maps = self._run(block.grid, maps, B)
-        hidden, state = self._run_lstm(maps.unflatten(0, (L, B)), state)
+        hidden, state = self._run_cell(maps.unflatten(0, (L, B)), state)
         return hidden.permute(0, 1, 4, 2, 3), state
 
     def _run(self, layer: nn.Module, maps: Num[Tensor, "n c_in h_in w_in"], at_once: int) -> Tensor:
@@ -76,19 +78,24 @@ class Stage(nn.Module):
             return layer(maps)
         return torch.cat([checkpoint(layer, part, use_reentrant=False) for part in maps.split(at_once)])
 
-    def _run_lstm(
-        self, maps: Float[Tensor, "l b h w c"], state: LstmState | None
-    ) -> tuple[Float[Tensor, "l b h w c"], LstmState]:
+    def _run_cell(
+        self, maps: Float[Tensor, "l b h w c"], state: State | None
+    ) -> tuple[Float[Tensor, "l b h w c"], State]:
         """Likewise, lane by lane."""
         if not self._checkpoints:
-            return self.lstm(maps, state)
+            return self.cell(maps, state)
         lanes = maps.split(1, dim=1)
-        states = [None] * len(lanes) if state is None else list(zip(*(part.split(1) for part in state), strict=True))
         pairs = [
-            checkpoint(self.lstm, lane, before, use_reentrant=False) for lane, before in zip(lanes, states, strict=True)
+            checkpoint(self.cell, lane, before, use_reentrant=False)
+            for lane, before in zip(lanes, split_lanes(state, len(lanes)), strict=True)
         ]
         hidden, after = zip(*pairs, strict=True)
-        return torch.cat(hidden, dim=1), tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+        return torch.cat(hidden, dim=1), join_lanes(after)
+
+    @property
+    def cell(self) -> Cell:
+        """Its weights' names begin with the name of the choice, as in published checkpoints."""
+        return self.get_submodule(self._cell_name)
 
     @property
     def _checkpoints(self) -> bool:
@@ -96,7 +103,7 @@ class Stage(nn.Module):
 
 
 class RecurrentBackbone(nn.Module):
-    """MaxViT with an LSTM after every stage ("MaxViTRNN")."""
+    """MaxViT with a recurrent cell at the end of every stage ("MaxViTRNN")."""
 
     def __init__(
         self, config: BackboneConfig, partition_size: tuple[int, int], activation_checkpointing: bool = False
@@ -112,8 +119,8 @@ class RecurrentBackbone(nn.Module):
         )
 
     def forward(
-        self, frames: Num[Tensor, "l b c h w"], state: list[LstmState] | None
-    ) -> tuple[list[Float[Tensor, "l b c_k h_k w_k"]], list[LstmState]]:
+        self, frames: Num[Tensor, "l b c h w"], state: list[State] | None
+    ) -> tuple[list[Float[Tensor, "l b c_k h_k w_k"]], list[State]]:
         """Feature maps of stages 1 to 4 for every frame, uint8 or float, and the state after the last one."""
         features, new_state = [], []
         maps = frames

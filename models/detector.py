@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from config.schema import CompileConfig, ModelConfig
 from models.backbone import RecurrentBackbone
-from models.cells.lstm import LstmState
+from models.cells.cell import State
 from models.fpn import Pafpn
 from models.head import Predictions, YoloxHead
 from models.loss import detection_loss
@@ -52,8 +52,8 @@ class Detector(nn.Module):
         _compile(self.head, config.head.compile)
 
     def encode(
-        self, frames: Num[Tensor, "l b c h w"], state: list[LstmState] | None
-    ) -> tuple[tuple[Float[Tensor, "l b c_k h_k w_k"], ...], list[LstmState]]:
+        self, frames: Num[Tensor, "l b c h w"], state: list[State] | None
+    ) -> tuple[tuple[Float[Tensor, "l b c_k h_k w_k"], ...], list[State]]:
         """Feature maps of stages 2, 3, 4 for L frames (uint8 or float) of B lanes, and the state after the last.
 
         `state` is what the call for the frames before gave, None at the start of all lanes; zero rows reset a lane.

@@ -1,12 +1,14 @@
-"""The lanes' LSTM states between batches: the one place where they live."""
+"""The lanes' states between batches: the one place where they live."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
-LstmState = tuple[Tensor, Tensor]  # hidden state and cell state of one stage, each [B, C, h, w]
+from models.cells.cell import State
 
 
 class HiddenState:
@@ -17,32 +19,33 @@ class HiddenState:
     """
 
     def __init__(self) -> None:
-        self._stages: list[LstmState] | None = None  # rows are lanes 0, 1, 2, ...
+        self._stages: list[State] | None = None  # rows are lanes 0, 1, 2, ...
 
-    def enter(self, is_first: Bool[Tensor, " b"], lane: Int64[Tensor, " b"]) -> list[LstmState] | None:
+    def enter(self, is_first: Bool[Tensor, " b"], lane: Int64[Tensor, " b"]) -> list[State] | None:
         """Return the states of the batch's rows, zero where a sequence starts; None before the first batch."""
         if self._stages is None or not self._fits(lane):
             return None
-        device = is_first.device
-        self._stages = [(hidden.to(device), cell.to(device)) for hidden, cell in self._stages]  # restored: on the host
+        self._stages = _map(lambda part: part.to(is_first.device), self._stages)  # restored: on the host
         keep = ~is_first
 
-        def rows(state: Tensor) -> Tensor:
-            chosen = state if len(lane) == len(state) else state[lane]
+        def rows(part: Shaped[Tensor, "lanes *shape"]) -> Shaped[Tensor, "b *shape"]:
+            chosen = part if len(lane) == len(part) else part[lane]
             # where, not a product: a state that is no longer finite must not survive its reset
-            return torch.where(keep.view(-1, 1, 1, 1), chosen, torch.zeros((), dtype=state.dtype, device=state.device))
+            zero = torch.zeros((), dtype=part.dtype, device=part.device)
+            return torch.where(keep.view(-1, *[1] * (part.ndim - 1)), chosen, zero)
 
-        return [(rows(hidden), rows(cell)) for hidden, cell in self._stages]
+        return _map(rows, self._stages)
 
-    def leave(self, stages: list[LstmState], lane: Int64[Tensor, " b"]) -> None:
+    def leave(self, stages: list[State], lane: Int64[Tensor, " b"]) -> None:
         """Keep the values, cut the graph: gradients never cross a batch."""
-        detached = [(hidden.detach(), cell.detach()) for hidden, cell in stages]
-        if self._stages is None or len(lane) == len(self._stages[0][0]) or not self._fits(lane):
+        detached = _map(Tensor.detach, stages)
+        if self._stages is None or not self._fits(lane) or len(lane) == self.num_lanes:
             self._stages = detached
             return
-        for (kept_hidden, kept_cell), (hidden, cell) in zip(self._stages, detached, strict=True):
-            kept_hidden[lane] = hidden
-            kept_cell[lane] = cell
+        self._stages = _map(Tensor.clone, self._stages)  # a cell may still hold what it gave
+        for kept, stage in zip(self._stages, detached, strict=True):
+            for kept_part, part in zip(kept, stage, strict=True):
+                kept_part[lane] = part
 
     def reset(self) -> None:
         """Forget all lanes: the next batch starts from zero."""
@@ -51,17 +54,23 @@ class HiddenState:
     def reset_where(self, flag: Bool[Tensor, ""]) -> None:
         """Zero all lanes if a flag on the device is set, without asking the device for its value."""
         if self._stages is not None:
-            self._stages = [(hidden.masked_fill(flag, 0), cell.masked_fill(flag, 0)) for hidden, cell in self._stages]
+            self._stages = _map(lambda part: part.masked_fill(flag, 0), self._stages)
 
-    def state_dict(self) -> list[LstmState] | None:
-        return None if self._stages is None else [(hidden.cpu(), cell.cpu()) for hidden, cell in self._stages]
+    def state_dict(self) -> list[State] | None:
+        """On the host, in memory of its own: of a view, all that it looks into would go into the checkpoint."""
+        return None if self._stages is None else _map(lambda part: part.cpu().clone(), self._stages)
 
-    def load_state_dict(self, stages: list[LstmState] | None) -> None:
+    def load_state_dict(self, stages: list[State] | None) -> None:
         self._stages = stages
 
     @property
     def num_lanes(self) -> int:
-        return 0 if self._stages is None else len(self._stages[0][0])
+        """0 also for cells without a state: there is nothing to find again."""
+        return 0 if self._stages is None else next((len(part) for stage in self._stages for part in stage), 0)
 
     def _fits(self, lane: Int64[Tensor, " b"]) -> bool:
         return len(lane) <= self.num_lanes
+
+
+def _map(change: Callable[[Tensor], Tensor], stages: list[State]) -> list[State]:
+    return [tuple(change(part) for part in stage) for stage in stages]

@@ -31,6 +31,7 @@ from config.schema.model import (
     LstmConfig,
     ModelConfig,
     PostprocessConfig,
+    S5Config,
     StageConfig,
     StemConfig,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "RepresentationConfig",
     "ReproduceConfig",
     "RotateConfig",
+    "S5Config",
     "StageConfig",
     "StemConfig",
     "Strict",

@@ -51,10 +51,28 @@ class LstmConfig(Strict):
     drop_cell_update: Probability
 
 
+class S5Config(Strict):
+    """`state_dim: null` is the width of the stage.
+
+    `step_scale` is the length of a window over that of the data trained on: 0.5 for windows of 25 ms after 50 ms.
+    `carry_state: false` forgets the state between chunks, as the published code does.
+    """
+
+    state_dim: PositiveInt | None
+    bandlimit: PositiveFloat | None
+    discretization: Literal["bilinear", "zoh"]
+    step_scale: PositiveFloat
+    carry_state: bool
+
+
 class StageConfig(Strict):
+    """`cell` names the section of the recurrent cell; the others' sections may be absent."""
+
     downsample: DownsampleConfig
     attention: AttentionConfig
-    lstm: LstmConfig
+    cell: Literal["lstm", "s5"] = "lstm"
+    lstm: LstmConfig | None = None
+    s5: S5Config | None = None
 
 
 class BackboneConfig(Strict):

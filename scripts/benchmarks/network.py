@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from config.command_line import SPIN_COUNT
 from config.loading import load_train_config
 from config.schema import TrainConfig
-from models.cells.lstm import LstmState
+from models.cells.cell import State
 from models.detector import Detector, Features
 from models.layers.attention import AttentionBlock
 from models.layers.convolution import ConvBlock
@@ -140,7 +140,7 @@ class Steps:
     def take(self, batch: Batch) -> None:
         """Go on with another batch, from a hidden state of zeros."""
         self.batch, self._frame_list = batch, list(batch.frames)
-        self._state: list[LstmState] | None = None
+        self._state: list[State] | None = None
 
     def train(self) -> Tensor:
         """One step of training; the loss."""
@@ -164,7 +164,7 @@ class Steps:
         else:
             labelled = self.batch.labelled_on_host  # the usual way's are a list, and cost no wait for the GPU
             selected, state = plain_network.encode(self.detector, self._frame_list, labelled, self._state)
-        self._state = [(hidden.detach(), cell.detach()) for hidden, cell in state]
+        self._state = [tuple(part.detach() for part in stage) for stage in state]
         return selected
 
     def _losses(self, selected: Features) -> dict[str, Tensor]:
