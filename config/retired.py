@@ -14,6 +14,9 @@ REPLACED = {
     "logging.train.high_dim": "pictures are made in validation; see logging.validation.high_dim",
     "logging.validation.high_dim.every_n_epochs": "every validation makes pictures",
     "model.backbone.T_max_chrono_init": "the plain LSTM has no chrono initialisation",
+    "model.backbone.stage.s4": "there is no S4 cell",
+    "model.backbone.stage.s5.dim": "the cell has the stage's width, in the published code as well, which does not read "
+    "its s5.state_dim either: take this key out, and set model.backbone.stage.s5.state_dim=null",
     "wandb.wandb_runpath": "resume=RUN_ID goes on with a run, its WandB run included",
     "wandb.artifact_name": "download it, then resume=PATH goes on with its run, weights=PATH starts a new one from it",
     "wandb.artifact_local_file": "resume=PATH goes on with a checkpoint's run, weights=PATH starts a new run from it",
@@ -25,6 +28,7 @@ REFUSED = {
     "wandb.artifact_name",
     "wandb.artifact_local_file",
     "wandb.resume_only_weights",
+    "model.backbone.stage.s5.dim",
 }
 # RVT writes ??? here and fills it in code; so do we, from the resolution.
 DERIVED = ("model.backbone.in_res_hw", "model.backbone.stage.attention.partition_size")

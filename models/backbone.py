@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
@@ -129,3 +130,11 @@ class RecurrentBackbone(nn.Module):
             features.append(maps)
             new_state.append(stage_state)
         return features, new_state
+
+    @torch.no_grad()
+    def state_bytes(self, hw: tuple[int, int]) -> int:
+        """Size of one lane's state for frames of `hw` pixels: whatever the cells give for one that has no values."""
+        channels = self.stages[0].downsample.conv.in_channels
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.compiler.set_stance("force_eager"):
+            _, state = self(torch.empty(1, 1, channels, *hw, dtype=torch.uint8), None)
+        return sum(part.nbytes for stage in state for part in stage)

@@ -1,7 +1,7 @@
 """Checkpoints, ours and other people's, to weights in our names. Loading never runs code from the file.
 
-Read are our own checkpoints, checkpoints of RVT (github.com/uzh-rpg/RVT) and of its forks with a `PlainLSTM2d`, and
-bare state dicts of either.
+Read are our own checkpoints, checkpoints of RVT (github.com/uzh-rpg/RVT), of its forks with a `PlainLSTM2d` and of its
+sister with S5 cells (github.com/uzh-rpg/ssms_event_cameras), and bare state dicts of any.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from config.errors import UserError
 
-# RVT's names -> ours, applied in this order.
+# RVT's names, and those of its sister with S5 cells -> ours, applied in this order.
 RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -32,6 +32,15 @@ RENAMES = tuple(
         (r"\.mlp\.net\.2\.", ".mlp.fc2."),
         (r"\.lstm\.conv1x1\.", ".lstm.gates."),
         (r"\.lstm\.conv3x3_dws\.", ".lstm.depthwise."),
+        (r"\.s5_block\.s5\.seq\.Lambda$", ".s5.ssm.eigenvalues"),
+        (r"\.s5_block\.s5\.seq\.B$", ".s5.ssm.input_matrix"),
+        (r"\.s5_block\.s5\.seq\.C$", ".s5.ssm.output_matrix"),
+        (r"\.s5_block\.s5\.seq\.D$", ".s5.ssm.skip"),
+        (r"\.s5_block\.s5\.seq\.", ".s5.ssm."),
+        (r"\.s5_block\.attn_norm\.", ".s5.norm1."),
+        (r"\.s5_block\.ff_norm\.", ".s5.norm2."),
+        (r"\.s5_block\.ff_enc\.", ".s5.fc1."),
+        (r"\.s5_block\.ff_dec\.", ".s5.fc2."),
         (r"^fpn\.lateral_conv0\.", "fpn.reduce4."),
         (r"^fpn\.reduce_conv1\.", "fpn.reduce3."),
         (r"^fpn\.C3_p4\.", "fpn.top_down3."),
@@ -74,18 +83,49 @@ SAFE_CLASSES = [
 PREFIXES = ("detector.", "mdl.", "module.")  # our LightningModule, RVT's, DistributedDataParallel
 
 
-def load_weights(path: Path, trust: bool = False) -> dict[str, Tensor]:
-    """The detector's weights in a checkpoint, by our names.
+def load_into(detector: Detector, path: Path, trust: bool = False) -> list[str]:
+    """Give a detector the weights of a checkpoint; returns what its user should know about them, a line each.
 
     Args:
         trust: unpickle a file that is more than weights, which runs any code hidden in it.
 
     Raises:
+        UserError: as `load_weights` and `check_compatible`.
+    """
+    tensors = _tensors(path, trust)
+    weights = _in_our_names(tensors, path)
+    check_compatible(weights, detector, path)
+    detector.load_state_dict(weights)
+    published = any(".s5_block." in key for key in tensors)
+    return [_about_its_state(path, detector.backbone.stages[0].cell.ssm.config.carry_state)] if published else []
+
+
+def _about_its_state(path: Path, carried: bool) -> str:
+    trained = f"{path} comes from the published code for S5, which starts every chunk of frames from a state of zeros"
+    if carried:
+        return (
+            f"{trained}; here the state goes on from chunk to chunk, as S5 is defined. "
+            "model.backbone.stage.s5.carry_state=false does as that code does, as its published results need it"
+        )
+    return f"{trained}; so it does here, as model.backbone.stage.s5.carry_state=false asks for"
+
+
+def load_weights(path: Path, trust: bool = False) -> dict[str, Tensor]:
+    """The detector's weights in a checkpoint, by our names.
+
+    Raises:
         UserError: no such file, damaged, no weights of a detector like ours, or only loadable with `trust`.
     """
+    return _in_our_names(_tensors(path, trust), path)
+
+
+def _tensors(path: Path, trust: bool) -> dict[str, Tensor]:
     content = _read(Path(path), trust)
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    return {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
+
+
+def _in_our_names(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     weights = _merge_plain_lstm({rename(key): value for key, value in _strip_prefix(tensors).items()})
     if not {"backbone.stages.0.downsample.conv.weight", "head.class_predictors.0.weight"} <= weights.keys():
         found = ", ".join(list(tensors)[:3]) or "no tensors"
@@ -113,7 +153,9 @@ class Description:
     mlp_bias: bool
     mlp_gated: bool
     mlp_ratio: float
+    cell: str
     dws_conv: bool
+    state_dim: int | None
     fpn_depth: float
     num_classes: int
 
@@ -128,7 +170,9 @@ SETTINGS = {
     "mlp_bias": "model.backbone.stage.attention.mlp_bias",
     "mlp_gated": "model.backbone.stage.attention.mlp_gated",
     "mlp_ratio": "model.backbone.stage.attention.mlp_ratio",
+    "cell": "model.backbone.stage.cell",
     "dws_conv": "model.backbone.stage.lstm.dws_conv",
+    "state_dim": "model.backbone.stage.s5.state_dim",
     "fpn_depth": "model.fpn.depth",
     "num_classes": "model.head.num_classes",
 }
@@ -152,7 +196,9 @@ def describe(weights: dict[str, Tensor]) -> Description:
         mlp_bias=f"{mlp}.fc1.bias" in weights,
         mlp_gated=fc1.shape[0] != fc2.shape[1],
         mlp_ratio=fc2.shape[1] / dims[0],
+        cell=_cell(weights),
         dws_conv="backbone.stages.0.lstm.depthwise.weight" in weights,
+        state_dim=_state_dim(weights, dims),
         fpn_depth=round(num_bottlenecks / 3, 2),
         num_classes=len(weights["head.class_predictors.0.weight"]),
     )
@@ -168,6 +214,9 @@ def check_compatible(weights: dict[str, Tensor], detector: nn.Module, path: Path
     theirs, ours = asdict(describe(weights)), asdict(describe(own))
     if theirs["mlp_gated"] == ours["mlp_gated"] is True:
         theirs.pop("mlp_ratio")  # a gated MLP's width is rounded: only the shapes below can tell
+    if theirs["cell"] != ours["cell"]:
+        for setting in ("dws_conv", "state_dim"):
+            theirs.pop(setting)
     changes = [f"{SETTINGS[name]}={_typed(value)}" for name, value in theirs.items() if value != ours[name]]
     if theirs["num_classes"] != ours["num_classes"]:
         changes.append(f"a dataset with {theirs['num_classes']} classes (now {ours['num_classes']})")
@@ -231,6 +280,19 @@ def _forget_first(rows: Tensor) -> Tensor:
     return torch.cat((forget, input_, output, cell))
 
 
+def _cell(weights: dict[str, Tensor]) -> str:
+    """The name of what a stage has beside its convolution and its blocks."""
+    parts = {match[1] for key in weights if (match := re.match(r"backbone\.stages\.0\.(\w+)\.", key))}
+    return ", ".join(sorted(parts - {"downsample", "blocks"}))
+
+
+def _state_dim(weights: dict[str, Tensor], stage_dims: list[int]) -> int | None:
+    """An S5 cell's; None where it is the width of each stage."""
+    steps = [weights.get(f"backbone.stages.{k}.s5.ssm.log_step") for k in range(len(stage_dims))]
+    state_dims = [dim if step is None else len(step) for step, dim in zip(steps, stage_dims, strict=True)]
+    return None if state_dims == stage_dims else state_dims[0]
+
+
 def _count(weights: dict[str, Tensor], pattern: str) -> int:
     """Length of a module list, from the indices in its parameters' names."""
     return len({match[1] for key in weights if (match := re.match(pattern, key))})
@@ -240,4 +302,6 @@ def _typed(value: object) -> str:
     """As one types it on the command line."""
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
+    if value is None or isinstance(value, str):
+        return value or "null"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}"

@@ -30,7 +30,7 @@ from config.errors import UserError
 from config.loading import load_dataset_config, load_validation_config
 from config.schema import Config, DatasetConfig, TrainConfig
 from models.detector import Detector
-from models.pretrained import check_compatible, load_weights
+from models.pretrained import load_into
 from modules.pictures import film
 from modules.pictures.frames import draw_frame, draw_legend
 from modules.run.checkpoint_file import read_checkpoint
@@ -133,9 +133,8 @@ def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:
 
 def load_detector(config: Config, checkpoint: Path) -> Detector:
     detector = Detector(config.model, config.dataset.num_classes, config.partition_size)
-    weights = load_weights(checkpoint, trust=config.trust_checkpoint)
-    check_compatible(weights, detector, checkpoint)
-    detector.load_state_dict(weights)
+    for line in load_into(detector, checkpoint, trust=config.trust_checkpoint):
+        print(line)
     return detector.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

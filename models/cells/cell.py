@@ -20,9 +20,7 @@ class Cell(Protocol):
     It keeps nothing to itself between two calls: what it remembers is in the state. Lanes must not see each other.
     """
 
-    def __call__(
-        self, x: Float[Tensor, "l b h w c"], state: State | None
-    ) -> tuple[Float[Tensor, "l b h w c"], State]:
+    def __call__(self, x: Float[Tensor, "l b h w c"], state: State | None) -> tuple[Float[Tensor, "l b h w c"], State]:
         """Go on from `state` (None: zeros); give the output for every frame and the state after the last."""
         ...
 

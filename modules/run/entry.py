@@ -25,7 +25,7 @@ from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
 from data.workers import kill_workers
-from models.pretrained import check_compatible, load_weights
+from models.pretrained import check_compatible, load_into, load_weights
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.evaluation.results import write_results
@@ -182,9 +182,8 @@ def _say(*lines: str) -> None:
 
 
 def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
-    weights = load_weights(path, trust=config.trust_checkpoint)
-    check_compatible(weights, module.detector, path)
-    module.detector.load_state_dict(weights)
+    for line in load_into(module.detector, path, trust=config.trust_checkpoint):
+        _say(line)
 
 
 def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:

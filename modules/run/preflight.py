@@ -22,7 +22,6 @@ from modules.run.trainer import hardware_arguments
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
 _BYTES_PER_PARAMETER = 12  # the weight and AdamW's two moments, float32
-_BYTES_PER_STATE_VALUE = 4
 
 
 def check_disk_space(config: TrainConfig, module: DetectionModule, already_there: int = 0) -> str:
@@ -46,14 +45,10 @@ def check_disk_space(config: TrainConfig, module: DetectionModule, already_there
 
 
 def checkpoint_bytes(config: TrainConfig, module: DetectionModule) -> int:
-    """Return the size of a checkpoint: weights, moments, and the hidden and cell states of all lanes."""
+    """Return the size of a checkpoint: weights, moments, and the states of all lanes."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    height, width = config.input_hw
-    cells = sum(
-        2 * dim * (height // stride) * (width // stride)
-        for dim, stride in zip(config.model.backbone.stage_dims, (4, 8, 16, 32), strict=True)
-    )
-    return parameters * _BYTES_PER_PARAMETER + cells * config.batch_size.train * _BYTES_PER_STATE_VALUE
+    states = module.detector.backbone.state_bytes(config.input_hw) * config.batch_size.train
+    return parameters * _BYTES_PER_PARAMETER + states
 
 
 def check_run(
