@@ -18,51 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from config.errors import UserError
-
-# RVT's names, and those of its sister with S5 cells -> ours, applied in this order.
-RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^yolox_head\.", "head."),
-        (r"\.downsample_cf2cl\.", ".downsample."),
-        (r"\.att_blocks\.", ".blocks."),
-        (r"\.att_(window|grid)\.", r".\1."),
-        (r"\.self_attn\.", ".attention."),
-        (r"\.mlp\.net\.0\.(0|proj)\.", ".mlp.fc1."),
-        (r"\.mlp\.net\.2\.", ".mlp.fc2."),
-        (r"\.lstm\.conv1x1\.", ".lstm.gates."),
-        (r"\.lstm\.conv3x3_dws\.", ".lstm.depthwise."),
-        (r"\.s5_block\.s5\.seq\.Lambda$", ".s5.ssm.eigenvalues"),
-        (r"\.s5_block\.s5\.seq\.B$", ".s5.ssm.input_matrix"),
-        (r"\.s5_block\.s5\.seq\.C$", ".s5.ssm.output_matrix"),
-        (r"\.s5_block\.s5\.seq\.D$", ".s5.ssm.skip"),
-        (r"\.s5_block\.s5\.seq\.", ".s5.ssm."),
-        (r"\.s5_block\.attn_norm\.", ".s5.norm1."),
-        (r"\.s5_block\.ff_norm\.", ".s5.norm2."),
-        (r"\.s5_block\.ff_enc\.", ".s5.fc1."),
-        (r"\.s5_block\.ff_dec\.", ".s5.fc2."),
-        (r"^fpn\.lateral_conv0\.", "fpn.reduce4."),
-        (r"^fpn\.reduce_conv1\.", "fpn.reduce3."),
-        (r"^fpn\.C3_p4\.", "fpn.top_down3."),
-        (r"^fpn\.C3_p3\.", "fpn.top_down2."),
-        (r"^fpn\.C3_n3\.", "fpn.bottom_up3."),
-        (r"^fpn\.C3_n4\.", "fpn.bottom_up4."),
-        (r"^fpn\.bu_conv2\.", "fpn.downsample2."),
-        (r"^fpn\.bu_conv1\.", "fpn.downsample3."),
-        (r"^(fpn\.(?:top_down|bottom_up)\d)\.conv1\.", r"\1.main."),
-        (r"^(fpn\.(?:top_down|bottom_up)\d)\.conv2\.", r"\1.bypass."),
-        (r"^(fpn\.(?:top_down|bottom_up)\d)\.conv3\.", r"\1.fuse."),
-        (r"^(fpn\.(?:top_down|bottom_up)\d)\.m\.", r"\1.bottlenecks."),
-        (r"\.dconv\.", ".depthwise."),
-        (r"\.pconv\.", ".pointwise."),
-        (r"^head\.cls_convs\.", "head.class_branches."),
-        (r"^head\.reg_convs\.", "head.box_branches."),
-        (r"^head\.cls_preds\.", "head.class_predictors."),
-        (r"^head\.reg_preds\.", "head.box_predictors."),
-        (r"^head\.obj_preds\.", "head.objectness_predictors."),
-    )
-)
-
+from models.detector import Detector
+from models.published_names import in_our_names, is_published_s5
 
 # What RVT's hyper_parameters are made of. Plain containers: building them runs nothing that the file could choose.
 SAFE_CLASSES = [
@@ -80,7 +37,6 @@ SAFE_CLASSES = [
     str,
     bool,
 ]
-PREFIXES = ("detector.", "mdl.", "module.")  # our LightningModule, RVT's, DistributedDataParallel
 
 
 def load_into(detector: Detector, path: Path, trust: bool = False) -> list[str]:
@@ -93,21 +49,18 @@ def load_into(detector: Detector, path: Path, trust: bool = False) -> list[str]:
         UserError: as `load_weights` and `check_compatible`.
     """
     tensors = _tensors(path, trust)
-    weights = _in_our_names(tensors, path)
+    weights = _checked(tensors, path)
     check_compatible(weights, detector, path)
     detector.load_state_dict(weights)
-    published = any(".s5_block." in key for key in tensors)
-    return [_about_its_state(path, detector.backbone.stages[0].cell.ssm.config.carry_state)] if published else []
-
-
-def _about_its_state(path: Path, carried: bool) -> str:
+    if not is_published_s5(tensors):
+        return []
     trained = f"{path} comes from the published code for S5, which starts every chunk of frames from a state of zeros"
-    if carried:
-        return (
+    if detector.backbone.stages[0].cell.ssm.config.carry_state:
+        return [
             f"{trained}; here the state goes on from chunk to chunk, as S5 is defined. "
             "model.backbone.stage.s5.carry_state=false does as that code does, as its published results need it"
-        )
-    return f"{trained}; so it does here, as model.backbone.stage.s5.carry_state=false asks for"
+        ]
+    return [f"{trained}; so it is here, as model.backbone.stage.s5.carry_state=false asks"]
 
 
 def load_weights(path: Path, trust: bool = False) -> dict[str, Tensor]:
@@ -116,7 +69,7 @@ def load_weights(path: Path, trust: bool = False) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, damaged, no weights of a detector like ours, or only loadable with `trust`.
     """
-    return _in_our_names(_tensors(path, trust), path)
+    return _checked(_tensors(path, trust), path)
 
 
 def _tensors(path: Path, trust: bool) -> dict[str, Tensor]:
@@ -125,19 +78,12 @@ def _tensors(path: Path, trust: bool) -> dict[str, Tensor]:
     return {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
 
 
-def _in_our_names(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    weights = _merge_plain_lstm({rename(key): value for key, value in _strip_prefix(tensors).items()})
+def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    weights = in_our_names(tensors)
     if not {"backbone.stages.0.downsample.conv.weight", "head.class_predictors.0.weight"} <= weights.keys():
         found = ", ".join(list(tensors)[:3]) or "no tensors"
         raise UserError(f"{path} holds no weights of an RVT detector (found: {found}). Give another checkpoint")
     return weights
-
-
-def rename(key: str) -> str:
-    """Our name of one of RVT's parameters; our own names stay as they are."""
-    for pattern, replacement in RENAMES:
-        key = pattern.sub(replacement, key)
-    return key
 
 
 @dataclass(frozen=True)
@@ -250,34 +196,6 @@ def _read(path: Path, trust: bool) -> object:
     except Exception as error:  # a damaged pickle can raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as a checkpoint, perhaps it is truncated: {reason}") from error
-
-
-def _strip_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names within the detector. Wrapped modules (torch.compile) add a part of their own."""
-    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
-    for prefix in PREFIXES:
-        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if inside:
-            return inside
-    return tensors
-
-
-def _merge_plain_lstm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A fork's PlainLSTM2d is two convolutions with gates input, forget, output, cell; ours is one, forget first."""
-    merged = dict(weights)
-    for key in weights:
-        if not key.endswith(".lstm.input_transform.weight"):
-            continue
-        lstm = key.removesuffix("input_transform.weight")
-        halves = merged.pop(key), merged.pop(f"{lstm}hidden_transform.weight")
-        merged[f"{lstm}gates.weight"] = _forget_first(torch.cat(halves, dim=1))
-        merged[f"{lstm}gates.bias"] = _forget_first(merged.pop(f"{lstm}input_transform.bias"))
-    return merged
-
-
-def _forget_first(rows: Tensor) -> Tensor:
-    input_, forget, output, cell = rows.chunk(4)
-    return torch.cat((forget, input_, output, cell))
 
 
 def _cell(weights: dict[str, Tensor]) -> str:

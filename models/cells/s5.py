@@ -71,7 +71,7 @@ class StateSpaceModel(nn.Module):
         self.skip = nn.Parameter(torch.rand(dim))
         self.log_step = nn.Parameter(torch.empty(modes).uniform_(*map(math.log, STEP_RANGE)))
         if config.bandlimit is not None:
-            output_matrix[:, self._frequencies(eigenvalues) >= config.bandlimit / 2] = 0
+            output_matrix = output_matrix.masked_fill(self._frequencies(eigenvalues) >= config.bandlimit / 2, 0)
         self.output_matrix = _parameter(output_matrix)
 
     def forward(

@@ -36,6 +36,11 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
             "model.backbone.stage.lstm.dws_conv_kernel_size",
             "4 is even",
         ),
+        (
+            ["model.backbone.stage.cell=s5", "~model.backbone.stage.s5"],
+            "model.backbone.stage.s5",
+            "cell=s5 reads its settings there",
+        ),
         (["dataset.ev_repr_name=stacked_histogram_dt=20_nbins=10"], "dataset.ev_repr_name", "says 20 ms and 10 bins"),
         (["dataset.ev_repr_name=voxels"], "dataset.ev_repr_name", "stacked_histogram_dt=<ms>_nbins=<bins>"),
         (["dataset.class_groups.small=[cat]"], "dataset.class_groups.small", "'cat' is no class"),

@@ -241,3 +241,21 @@ def test_raw_values_are_plain_and_make_the_same_config(tmp_path: Path) -> None:
     raw = load("train", TRAIN).raw
     assert raw["training"]["lr_scheduler"]["total_steps"] == 100000
     assert type(load_train_config(TRAIN)).model_validate(raw) == load_train_config(TRAIN)
+
+
+@pytest.mark.parametrize("dataset", ["gen4", "gen4_1mpx", "gen1", "toy"])
+def test_the_network_with_s5_cells_is_a_complete_choice(dataset: str) -> None:
+    config = load_train_config(["model=maxvit_yolox/s5", f"dataset={dataset}", "dataset.path=DATA"])
+    assert config.model.backbone.stage.cell == "s5"
+    assert config.model.backbone.stage.s5.carry_state
+
+
+def test_a_model_of_before_there_were_cells_has_lstms(folder: Path) -> None:
+    """A YAML file of RVT's time names no cell and has no other section than `lstm`."""
+    model = folder / "model" / "maxvit_yolox" / "default.yaml"
+    text = model.read_text().replace("    cell: lstm\n", "")
+    section = text.index("    s5:\n")
+    model.write_text(text[:section] + text[text.index("fpn:\n") :])
+    loaded = load("train", ["model=maxvit_yolox/default", "dataset=gen4", "dataset.path=DATA"], folder=folder)
+    assert loaded.sections["model"].backbone.stage.cell == "lstm"
+    assert loaded.sections["model"].backbone.stage.s5 is None

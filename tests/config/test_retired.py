@@ -15,6 +15,7 @@ from config.retired import judge, retired_key, take_out
         ("wandb.artifact_name", "user/project/checkpoint:v1", "resume=PATH"),
         ("wandb.wandb_runpath", "user/project/1grv5kg6", "resume=RUN_ID"),
         ("wandb.resume_only_weights", True, "weights=PATH"),
+        ("model.backbone.stage.s5.dim", 80, "model.backbone.stage.s5.state_dim=null"),
     ],
 )
 def test_refused_where_ignoring_would_change_the_run(key: str, value: object, replacement: str) -> None:
@@ -29,6 +30,7 @@ def test_refused_where_ignoring_would_change_the_run(key: str, value: object, re
         ("wandb.artifact_name", None, "resume=PATH"),
         ("wandb.resume_only_weights", False, "weights=PATH"),
         ("logging.ckpt_every_n_epochs", 1, "checkpoint.every_n_steps"),
+        ("model.backbone.stage.s4.dim", 80, "no S4 cell"),
         ("logging.train.high_dim.enable", True, "logging.validation.high_dim"),
         ("logging.validation.high_dim.every_n_epochs", 1, "every validation"),
     ],

@@ -60,23 +60,24 @@ def step_by_step(backbone, frames, state):
     """The definition: all four stages for a frame, then the next frame."""
     outputs = []
     for frame in frames:
-        maps, new_state = frame, []
+        maps, features, new_state = frame, [], []
         for index, stage in enumerate(backbone.stages):
             x = stage.downsample(maps)
             for block in stage.blocks:
                 x = block(x)
-            _, stage_state = stage.lstm(x[None], None if state is None else state[index])
-            maps = stage_state[0]
+            hidden, stage_state = stage.cell(x[None], None if state is None else state[index])
+            maps = hidden[0].permute(0, 3, 1, 2)
+            features.append(maps)
             new_state.append(stage_state)
         state = new_state
-        outputs.append([hidden for hidden, _ in state])
+        outputs.append(features)
     return [torch.stack(maps) for maps in zip(*outputs, strict=True)], state
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])
-@pytest.mark.parametrize("lstm", ["false", "true"])
-def test_stage_by_stage_equals_step_by_step_forward_and_backward(num_frames, lstm):
-    config = model_config(f"model.backbone.stage.lstm.dws_conv={lstm}", "model.backbone.num_blocks=[1,2,1,1]").backbone
+@pytest.mark.parametrize("cell", ["cell=lstm", "lstm.dws_conv=true", "cell=s5"])
+def test_stage_by_stage_equals_step_by_step_forward_and_backward(num_frames, cell):
+    config = model_config(f"model.backbone.stage.{cell}", "model.backbone.num_blocks=[1,2,1,1]").backbone
     torch.manual_seed(0)
     backbone = RecurrentBackbone(config, PARTITION_SIZE).double()
     frames = torch.randn(num_frames, 2, 20, 64, 128, dtype=torch.float64)
@@ -85,21 +86,24 @@ def test_stage_by_stage_equals_step_by_step_forward_and_backward(num_frames, lst
     results = []
     for walk in (backbone, lambda *inputs: step_by_step(backbone, *inputs)):
         features, last = walk(frames, state)
-        loss = sum(maps.square().sum() for maps in features) + sum(cell.sum() for _, cell in last)
+        loss = sum(maps.square().sum() for maps in features) + sum(stage[-1].real.sum() for stage in last)
         gradients = torch.autograd.grad(loss, list(backbone.parameters()))
         results.append([*features, *(part for stage in last for part in stage), *gradients])
     for ours, definition in zip(*results, strict=True):
         torch.testing.assert_close(ours, definition)
 
 
-def test_activation_checkpointing_changes_no_number():
+@pytest.mark.parametrize("cell", ["lstm", "s5"])
+def test_activation_checkpointing_changes_no_number(cell):
     """In float64, since gradients are summed up in another order."""
     gradients = []
     for checkpointing in (False, True):
-        backbone = golden_detector(activation_checkpointing=checkpointing).double().train().backbone
+        torch.manual_seed(0)
+        config = model_config(f"model.backbone.stage.cell={cell}").backbone
+        backbone = RecurrentBackbone(config, PARTITION_SIZE, checkpointing).double().train()
         _, state = backbone(frames_of_call(1).double(), None)
-        features, state = backbone(frames_of_call(2).double(), [tuple(p.detach() for p in pair) for pair in state])
-        loss = sum(maps.square().sum() for maps in features) + state[0][1].sum()
+        features, state = backbone(frames_of_call(2).double(), [tuple(p.detach() for p in stage) for stage in state])
+        loss = sum(maps.square().sum() for maps in features) + state[0][-1].real.sum()
         gradients.append(torch.autograd.grad(loss, list(backbone.parameters())))
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
@@ -113,10 +117,11 @@ def test_patches_overlap_or_touch(overlap, kernel):
     assert layer(torch.zeros(1, 20, 64, 128)).shape == (1, 16, 32, 16)
 
 
-def test_no_gradient_is_lost_in_bfloat16():
+@pytest.mark.parametrize("cell", ["lstm", "s5"])
+def test_no_gradient_is_lost_in_bfloat16(cell):
     """Sums over all cells of a map want more than its eight bits."""
     torch.manual_seed(0)
-    backbone = RecurrentBackbone(model_config().backbone, PARTITION_SIZE)
+    backbone = RecurrentBackbone(model_config(f"model.backbone.stage.cell={cell}").backbone, PARTITION_SIZE)
     frames = torch.randint(0, 3, (1, 2, 20, 192, 256), dtype=torch.uint8)
     gradients = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -127,3 +132,11 @@ def test_no_gradient_is_lost_in_bfloat16():
         gradients.append({name: weight.grad for name, weight in backbone.named_parameters()})
     for name, expected in gradients[0].items():
         assert (gradients[1][name] - expected).norm() < 0.1 * expected.norm(), name
+
+
+@pytest.mark.parametrize("cell", ["lstm", "s5"])
+def test_a_state_tells_its_size(cell):
+    backbone = RecurrentBackbone(model_config(f"model.backbone.stage.cell={cell}").backbone, PARTITION_SIZE)
+    _, state = backbone(torch.zeros(1, 1, 20, 64, 128, dtype=torch.uint8), None)
+    assert backbone.state_bytes((64, 128)) == sum(part.nbytes for stage in state for part in stage)
+    assert {type(parameter) for parameter in backbone.parameters()} == {torch.nn.Parameter}  # still with values

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import models
 from config.loading import load_train_config
 from models.detector import Detector
-from models.pretrained import rename
+from models.published_names import rename
 from tests.network import (
     GOLDEN,
     NUM_CLASSES,

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from omegaconf import OmegaConf
 
 from config.errors import UserError
 from models.detector import Detector
-from models.pretrained import check_compatible, describe, load_weights, rename
+from models.pretrained import check_compatible, describe, load_into, load_weights
+from models.published_names import rename
 from tests.network import (
     NUM_CLASSES,
     PARTITION_SIZE,
@@ -135,6 +137,7 @@ def test_shapes_tell_the_size():
         ("model.backbone.stage.attention.mlp_gated=true", "mlp_gated=false"),
         ("model.backbone.stage.attention.attention_bias=false", "attention_bias=true"),
         ("model.backbone.stage.lstm.dws_conv=true", "dws_conv=false"),
+        ("model.backbone.stage.cell=s5", r"needs model\.backbone\.stage\.cell=lstm$"),
         ("model.fpn.depth=0.67", "model.fpn.depth=0.33"),
         ("model.fpn.depthwise=true", "parameters differ"),
         ("model.backbone.stage.attention.ls_init_value=0", "parameters differ"),
@@ -152,6 +155,49 @@ def raw_config(setting):
         return model_config(setting)
     config = model_config()
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"input_channels": 10})})
+
+
+S5 = "model.backbone.stage.cell=s5"
+CARRY = "model.backbone.stage.s5.carry_state"
+
+
+def published_s5(detector):
+    """The detector's weights as the published code for S5 saves them."""
+    inside = {"ssm.eigenvalues": "s5.seq.Lambda", "ssm.input_matrix": "s5.seq.B", "ssm.output_matrix": "s5.seq.C"}
+    inside |= {"ssm.skip": "s5.seq.D", "ssm.log_step": "s5.seq.log_step", "norm1": "attn_norm", "norm2": "ff_norm"}
+    inside |= {"fc1": "ff_enc", "fc2": "ff_dec"}
+    weights = {}
+    for key, value in detector.state_dict().items():
+        before, cell, name = key.partition(".s5.")
+        for ours, theirs in inside.items():
+            name = name.replace(ours, theirs) if cell else name
+        weights[f"{before}.s5_block.{name}" if cell else key] = value
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("true", "here the state goes on .*carry_state=false does as that"), ("false", "so it is here")],
+)
+def test_published_weights_of_s5_load_and_the_use_of_their_state_is_told(setting, told, save):
+    theirs, ours = Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), model_config(S5, f"{CARRY}={setting}")
+    path = save(rvt_checkpoint(published_s5(theirs)))
+    detector = Detector(ours, NUM_CLASSES, PARTITION_SIZE)
+    (line,) = load_into(detector, path, trust=False)
+    assert re.search(rf"some\.ckpt comes from the published code .*{told}", line)
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(detector.state_dict()[key], value), key
+    assert load_into(detector, save(rvt_checkpoint(theirs.state_dict()))) == []
+
+
+def test_weights_of_s5_ask_for_its_cell_and_its_size(save):
+    narrow = model_config(S5, "model.backbone.stage.s5.state_dim=24")
+    weights = Detector(narrow, NUM_CLASSES, PARTITION_SIZE).state_dict()
+    assert (describe(weights).cell, describe(weights).state_dim) == ("s5", 24)
+    with pytest.raises(UserError, match=r"needs model\.backbone\.stage\.cell=s5$"):
+        load_into(golden_detector(), save(weights))
+    with pytest.raises(UserError, match=r"needs model\.backbone\.stage\.s5\.state_dim=24$"):
+        load_into(Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), save(weights))
 
 
 def test_other_class_count_asks_for_another_data_set():

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from modules.hidden_state import HiddenState, LstmState
+from models.cells.cell import State
+from modules.hidden_state import HiddenState
 
 
-def state_of(*values: float) -> list[LstmState]:
-    """One stage whose lane i has the value values[i] everywhere."""
-    hidden = torch.tensor(values).view(-1, 1, 1, 1).repeat(1, 2, 3, 4)
-    return [(hidden, -hidden)]
+def state_of(*values: float) -> list[State]:
+    """Two stages whose lane i has the value values[i] everywhere, in tensors of several shapes and types."""
+    value = torch.tensor(values)
+    hidden = value.view(-1, 1, 1, 1).repeat(1, 2, 3, 4)
+    return [(hidden, -hidden), (torch.complex(value, -value)[:, None].repeat(1, 5),)]
 
 
 def lanes(*numbers: int) -> Tensor:
     return torch.tensor(numbers)
 
 
-def value_of(stages: list[LstmState]) -> list[float]:
-    assert torch.equal(stages[0][0], -stages[0][1])
+def value_of(stages: list[State]) -> list[float]:
+    (hidden, minus), (complex_part,) = stages
+    torch.testing.assert_close(hidden, -minus, equal_nan=True)
+    torch.testing.assert_close(complex_part, torch.complex(hidden, minus)[:, 0, 0, :1].expand(-1, 5), equal_nan=True)
     return stages[0][0][:, 0, 0, 0].tolist()
 
 
@@ -71,9 +77,33 @@ def test_a_flag_zeroes_all_lanes() -> None:
     assert value_of(state.enter(torch.tensor([False, False]), lanes(0, 1))) == [0.0, 0.0]
 
 
-def test_it_survives_a_checkpoint() -> None:
+def test_it_survives_a_checkpoint(tmp_path: Path) -> None:
     state, restored = HiddenState(), HiddenState()
     state.leave(state_of(1.0, 2.0), lanes(0, 1))
-    restored.load_state_dict(state.state_dict())
+    path = tmp_path / "state.ckpt"
+    torch.save(state.state_dict(), path)
+    restored.load_state_dict(torch.load(path, weights_only=True))
     assert value_of(restored.enter(torch.tensor([False, False]), lanes(0, 1))) == [1.0, 2.0]
     assert restored.num_lanes == 2
+
+
+def test_a_checkpoint_holds_no_more_than_the_state() -> None:
+    """A cell may give a view of much more."""
+    state = HiddenState()
+    state.leave([(torch.zeros(100, 1, 3)[-1],)], lanes(0))
+    ((part,),) = state.state_dict()
+    assert part.untyped_storage().nbytes() == part.nbytes
+
+
+def test_what_a_cell_gave_is_not_written_to() -> None:
+    state, given = HiddenState(), state_of(1.0, 2.0)
+    state.leave(given, lanes(0, 1))
+    state.leave(state_of(10.0), lanes(1))
+    assert value_of(given) == [1.0, 2.0]
+    assert value_of(state.enter(torch.tensor([False, False]), lanes(0, 1))) == [1.0, 10.0]
+
+
+def test_a_cell_without_a_state_starts_anew_with_each_batch() -> None:
+    state = HiddenState()
+    state.leave([()], lanes(0, 1))
+    assert state.enter(torch.tensor([False, False]), lanes(0, 1)) is None

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from config.loading import load_train_config
-from models.pretrained import rename
+from models.published_names import rename
 from modules.optimizer import build_optimizer, rate_at
 from tests.network import golden, golden_detector, largest_difference, training_boxes, training_features
 

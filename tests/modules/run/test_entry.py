@@ -57,9 +57,9 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
     assert "python validation.py dataset=gen4 checkpoint=" in printed
 
 
-@pytest.mark.parametrize(("workers", "stop"), [(0, 5), (1, 7)])
+@pytest.mark.parametrize(("workers", "stop", "cell"), [(0, 5, "lstm"), (1, 7, "lstm"), (0, 7, "s5")])
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
-    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int, cell: str
 ) -> None:
     """After a stop at step 7, the run's second validation is the new process's first."""
     options = (
@@ -67,6 +67,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
         "validation.val_check_interval=5",
         f"hardware.num_workers.train={workers}",
         f"hardware.num_workers.eval={workers}",
+        f"model.backbone.stage.cell={cell}",
         "model.backbone.stage.attention.drop_path=0.2",  # draws random numbers in each step
     )
     assert start(*options, project="unbroken") == 0
