@@ -4,8 +4,9 @@ python scripts/preprocess.py IN OUT dataset=gen4 workers=8
 python scripts/preprocess.py IN OUT dataset=gen4 dataset.downsample_by_factor_2=false   # full beside half resolution
 python scripts/preprocess.py IN OUT dataset=gen1 reference_gen1_spacing=true            # windows as in RVT's own files
 
-IN holds {train,val,test}/<name>_td.h5 (or .dat, .raw, .aedat4) and <name>_bbox.npy beside each. Finished sequences are
-left alone, so a run that was stopped goes on where it was. A faulty recording is told at the end and stops no other.
+IN holds {train,val,test}/<name>_td.h5 (or another format of docs/formats.md) and <name>_bbox.npy beside each. Finished
+sequences are left alone, so a run that was stopped goes on where it was. A faulty recording is told at the end and stops
+no other.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.table import Table
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from data.recordings.event_files import SUFFIXES
+from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.preprocessing import PARTIAL_FOLDER, SPLITS, RecordingFiles, Report, preprocess_recording
 from scripts.parallel import run_parallel, split_workers
 
@@ -70,6 +71,8 @@ def find_recordings(source: Path) -> list[RecordingFiles]:
                 continue
             name = path.name.split(".")[0].removesuffix("_td")
             files = RecordingFiles(split, name, path, path.with_name(f"{name}_bbox.npy"))
+            if path.suffix.lower() in LOOSE_SUFFIXES and not files.boxes.is_file():
+                continue  # a note to the data set, say
             if other := found.get((split, name)):
                 raise UserError(f"{path} and {other.events} are one recording in two files: move one of them away")
             found[split, name] = files

@@ -20,8 +20,9 @@ from config.errors import UserError
 from config.schema import DatasetConfig
 from data.frame_store import FrameStoreWriter, compact_path
 from data.recordings.boxes import clean_boxes, read_boxes
+from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.label_grid import FrameGrid, frame_grid
-from data.recordings.recording import BACKWARDS, OUTSIDE, Recording
+from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
 
 SPLITS = ("train", "val", "test")
@@ -166,6 +167,7 @@ def _check_events(files: RecordingFiles, recording: Recording, reaches_labels: b
     for fault, remedy in (
         (OUTSIDE, f"Check dataset.resolution_hw, which is {recording.sensor_hw}"),
         (BACKWARDS, "Its times are damaged. Get the recording anew"),
+        (LEAPS, "Its times are damaged. Get the recording anew"),
     ):
         count = recording.faults[fault]
         if count > recording.num_events / 2:

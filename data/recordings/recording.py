@@ -1,88 +1,99 @@
 """Raw events of any supported file, window by window and in bounded memory.
 
-`data.recordings.event_files` gives a file's events in pieces; here they are cleaned, with faults counted, and cut into
-windows.
+`data.recordings.event_files` gives a file's events in pieces, `data.recordings.cleaning` cleans them and counts faults;
+here they are cut into windows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8, UInt16
-from numpy import ndarray
 
 from config.errors import UserError
-from data.compiled import compiled
+from data.recordings.cleaning import Cleaning
+from data.recordings.clock import Clock, SetBackError
 from data.recordings.event_files import open_event_file
+from data.recordings.events import Events
+from data.recordings.formats.common import Reading, faults_of
 
-OUTSIDE = "events outside the sensor"
-BACKWARDS = "events with a time before an earlier one's"
 TAIL_US = 1_000_000  # so long after its last event a recording may still be running
+_RUNNING_CLOCK_US = 3_600_000_000  # no recording is silent for its first hour
 _BEGINNING = -(2**62)
 
 
-@dataclass(frozen=True)
-class Events:
-    """Events in order of time, all of them on the sensor."""
-
-    x: UInt16[ndarray, " n"]
-    y: UInt16[ndarray, " n"]
-    polarity: UInt8[ndarray, " n"]  # 0: darker, 1: brighter
-    t_us: Int64[ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.t_us)
-
-    def __getitem__(self, part: slice) -> Events:
-        return Events(self.x[part], self.y[part], self.polarity[part], self.t_us[part])
-
-    @staticmethod
-    def empty(size: int = 0) -> Events:
-        return Events(*(np.empty(size, dtype) for dtype in (np.uint16, np.uint16, np.uint8, np.int64)))
-
-    def then(self, following: Events) -> Events:
-        """Both, one after the other."""
-        pairs = ((getattr(self, name), getattr(following, name)) for name in ("x", "y", "polarity", "t_us"))
-        return Events(*(np.concatenate(pair) for pair in pairs))
-
-    def after(self, t_us: int) -> Events:
-        """Without the events before `t_us`."""
-        return self[np.searchsorted(self.t_us, t_us) :]
-
-
 class Recording:
-    """One file of events. `faults` counts what was mended on the way, `num_events` all events read so far."""
+    """One file of events. Opening it reads its first events only.
 
-    def __init__(self, path: Path, sensor_hw: tuple[int, int]) -> None:
-        self._file = open_event_file(path)
-        if self._file.sensor_hw not in (None, sensor_hw):
+    Told at once:
+    - `sensor_hw`: as given. `sensor_hw_of_file`: what the file says, or None. Where they differ, opening raises
+      UserError.
+    - `first_t_us`: its first event on the file's own clock, None without events.
+    - `last_t_us`: its last event on the same clock. Cheap where the format has random access; else one pass over it.
+    - `clock_start_us`: the time on the file's own clock that those of `pieces()` and `windows()` count from. 0 where
+      the file counts from its start.
+    - `notes`: what the file itself told of its layout or unit of time, to be shown to the user.
+
+    Told while it is read, of the latest call of `pieces()` or `windows()`:
+    - `num_events`: all events read so far. `end_us`: the last kept one, counted from `clock_start_us`.
+    - `faults`: counts by reason (`data.recordings.cleaning`): BACKWARDS were mended, all others left out.
+    """
+
+    def __init__(self, path: Path, sensor_hw: tuple[int, int], reading: Reading | None = None) -> None:
+        self._file = open_event_file(path, reading or Reading())
+        self.sensor_hw, self.sensor_hw_of_file, self.notes = sensor_hw, self._file.sensor_hw, self._file.notes
+        if self.sensor_hw_of_file not in (None, sensor_hw):
             raise UserError(
-                f"{path} is from a sensor of {self._file.sensor_hw} pixels (height, width), but dataset.resolution_hw "
-                f"is {sensor_hw}. Choose the data set that the recording belongs to"
+                f"{path} is from a sensor of {self.sensor_hw_of_file} pixels (height, width), but "
+                f"dataset.resolution_hw is {sensor_hw}. Choose the data set that the recording belongs to"
             )
-        self.sensor_hw = sensor_hw
-        self.clock_start_us = self._file.clock_start_us
-        self.faults: Counter[str] = Counter()
-        self.num_events = 0
-        self.end_us = _BEGINNING  # time of the last event read so far
+        self._cleaning = Cleaning(self._file, sensor_hw)
+        self.first_t_us = next((int(piece.t_us[0]) for piece in self._cleaning.events()), None)
+        self._cleaning = Cleaning(self._file, sensor_hw)
+        self.clock_start_us = self._clock_start_us()
+        self.end_us = _BEGINNING
+
+    def _clock_start_us(self) -> int:
+        """0 for a recording that counts from its start, even where it is silent at first."""
+        if self._file.clock_start_us is not None:
+            return self._file.clock_start_us
+        first_us = self.first_t_us or 0
+        return first_us if self._file.has_running_clock or first_us > _RUNNING_CLOCK_US else 0
+
+    @cached_property
+    def last_t_us(self) -> int | None:
+        if self._file.outline is None:
+            last = None
+            for piece in Cleaning(self._file, self.sensor_hw).events():
+                last = int(piece.t_us[-1])
+            return last
+        with faults_of(self._file.path):
+            t = self._file.outline()
+        clock = Clock(self._file.ticks_per_s, self._file.period)
+        try:
+            clock.accept(t, len(t), np.empty(len(t), np.int64), np.empty(len(t), np.int64))
+        except SetBackError as error:
+            raise UserError(f"{self._file.path}: {error}") from error
+        return clock.last_us if len(t) else None
+
+    @property
+    def num_events(self) -> int:
+        return self._cleaning.num_events
+
+    @property
+    def faults(self) -> Counter[str]:
+        return self._cleaning.faults
 
     def pieces(self) -> Iterator[Events]:
-        """All events, cleaned; times count from the file's `clock_start_us`.
-
-        Events outside the sensor are left out, and first, so that garbage cannot move the clock; a time that lies
-        before an earlier event's becomes equal to it; polarity -1/1 becomes 0/1.
-        """
-        for raw in self._file.pieces():
-            events = Events.empty(len(raw.t))
-            columns = (raw.x, raw.y, raw.p, raw.t, events.x, events.y, events.polarity, events.t_us)
-            kept, backwards, self.end_us = _clean(*columns, *self.sensor_hw, self.clock_start_us, self.end_us)
-            self.num_events += len(raw.t)
-            self.faults.update({OUTSIDE: len(raw.t) - kept, BACKWARDS: backwards})
-            yield events[:kept]
+        """All events, cleaned; times count from `clock_start_us`."""
+        self._cleaning = Cleaning(self._file, self.sensor_hw)
+        for events in self._cleaning.events():
+            events.t_us[:] -= self.clock_start_us
+            self.end_us = int(events.t_us[-1])
+            yield events
 
     def windows(self, bounds_us: Iterable[tuple[int, int]]) -> Iterator[Events]:
         """The events of every window, both end points included; neither starts nor ends may go back in time.
@@ -101,22 +112,3 @@ class Recording:
             if complete and self.end_us + TAIL_US < start_us:
                 return
             yield held[: np.searchsorted(held.t_us, end_us, side="right")]
-
-
-@compiled
-def _clean(
-    x: ndarray, y: ndarray, p: ndarray, t: ndarray,
-    to_x: ndarray, to_y: ndarray, to_polarity: ndarray, to_t_us: ndarray,
-    height: int, width: int, clock_start_us: int, last_us: int,
-) -> tuple[int, int, int]:  # fmt: skip
-    kept, backwards = 0, 0
-    for i in range(t.size):
-        column, row = np.int64(x[i]), np.int64(y[i])
-        if column < 0 or column >= width or row < 0 or row >= height:
-            continue
-        t_us = np.int64(t[i]) - clock_start_us
-        backwards += t_us < last_us
-        last_us = max(t_us, last_us)
-        to_x[kept], to_y[kept], to_polarity[kept], to_t_us[kept] = column, row, p[i] > 0, last_us
-        kept += 1
-    return kept, backwards, last_us

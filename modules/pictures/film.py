@@ -14,6 +14,7 @@ from config.errors import UserError
 from config.schema import DatasetConfig, RepresentationConfig
 from data.recordings.boxes import clean_boxes, read_boxes
 from data.recordings.event_files import open_event_file
+from data.recordings.formats.common import Reading
 from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
 from data.sequence import Sequence as SequenceFolder
@@ -60,7 +61,7 @@ def sequence_frames(path: Path, dataset: DatasetConfig) -> Iterator[tuple[int, F
 
 def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[tuple[int, Frame]]:
     """Windows of a raw recording from its first event to its last; without a data set at the sensor's resolution."""
-    sensor_hw = dataset.resolution_hw if dataset else open_event_file(path).sensor_hw
+    sensor_hw = dataset.resolution_hw if dataset else open_event_file(path, Reading()).sensor_hw
     if sensor_hw is None:
         raise UserError(f"{path} does not tell the sensor's size: add dataset=NAME, which does")
     settings = dataset.representation if dataset else QUICK_LOOK

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from config.errors import UserError
-from data.recordings.recording import BACKWARDS, OUTSIDE, Events, Recording
+from data.recordings.cleaning import BACKWARDS, OUTSIDE
+from data.recordings.events import Events
+from data.recordings.recording import Recording
 
 SENSOR_HW = (20, 30)
 Row = tuple[int, int, int, int]  # x, y, polarity, t in us
@@ -17,7 +19,7 @@ Row = tuple[int, int, int, int]  # x, y, polarity, t in us
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files are read in pieces of 7 events, so that windows span many of them."""
-    monkeypatch.setattr("data.recordings.event_files.PIECE_EVENTS", 7)
+    monkeypatch.setattr("data.recordings.formats.common.PIECE_EVENTS", 7)
     return tmp_path / "a_td.h5"
 
 
@@ -36,7 +38,8 @@ def rows_of(events: Events) -> list[Row]:
 def random_rows(num_events: int, duration_us: int) -> list[Row]:
     """A tenth of them outside the sensor or out of order."""
     rng = np.random.default_rng(0)
-    rows = np.stack([rng.integers(-1, high, num_events) for high in (31, 21, 2, duration_us)], axis=1)
+    lows, highs = (-1, -1, 0, -1), (31, 21, 2, duration_us)
+    rows = np.stack([rng.integers(*bounds, num_events) for bounds in zip(lows, highs, strict=True)], axis=1)
     rows[:, 3] = np.sort(rows[:, 3])
     rows[rng.choice(num_events, num_events // 20, replace=False), 3] -= 100
     rows[rng.choice(num_events, 3, replace=False), 1] = 33014
@@ -119,7 +122,7 @@ def test_another_sensor_is_an_error(path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.recordings.event_files.PIECE_EVENTS", 2**14)
+    monkeypatch.setattr("data.recordings.formats.common.PIECE_EVENTS", 2**14)
     num_events = 1_000_000
     words = np.zeros((num_events, 2), "<u4")
     words[:, 0] = np.arange(num_events)

@@ -1,0 +1,132 @@
+"""A recording's clock: counters that start again go on, and single garbage times are left out.
+
+The reference makes times ascend by a running maximum, which is repeated here to the bit on sound data: a time that lies
+up to a second before an earlier event's becomes equal to it. But under that rule one garbage time far ahead puts all
+later events at its time. So a time that leaps is compared with those of the events behind it: most of them tell whether
+the leap is real (silence, a counter that started again) or garbage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Int64
+from numpy import ndarray
+
+from data.compiled import compiled
+
+WITNESSES = 512  # events behind a leap that are asked
+_LEAP_US = 1_000  # a time that is ahead of the events behind it by no more is the reference's jitter
+_STEP_BACK_US = 1_000_000  # further back than this is no jitter
+_UNCONFIRMED_US = 600_000_000  # the longest silence before a recording's last event that is believed
+_HOUR_US = 3_600_000_000  # no recording is silent for an hour behind its first event
+_COUNTERS = ((1 << 24, 1_000_000), (1 << 31, 60_000_000), (1 << 32, 60_000_000))  # period, longest silence, in ticks
+_UNKNOWN = -(2**63)
+_FAR = 2**61  # garbage times are cut off here, so that differences fit into 64 bits
+
+
+class SetBackError(ValueError):
+    """The clock goes back for good: two recordings in one."""
+
+
+@dataclass
+class Clock:
+    """Feed it a recording's times in order, each call's with the following ones behind them.
+
+    `period`: ticks after which the counter starts again, None where that is not known.
+    """
+
+    ticks_per_s: int = 10**6
+    period: int | None = None
+    last: int = _UNKNOWN  # accepted time, in unwrapped ticks
+    turns: int = 0  # ticks that restarts of a counter of unknown period have added
+    backwards: int = 0
+    leaps: int = 0
+
+    def accept(
+        self, t: Int64[ndarray, " n"], count: int, kept: Int64[ndarray, " n"], t_us: Int64[ndarray, " n"]
+    ) -> int:
+        """Judge the first `count` of `t`; the others are only asked.
+
+        The places of those that are kept go to `kept`, their times to `t_us`. Returns how many they are.
+        Raises SetBackError where the clock goes back for good.
+        """
+        limits = [max(us * self.ticks_per_s // 10**6, 1) for us in (_LEAP_US, _STEP_BACK_US, _UNCONFIRMED_US, _HOUR_US)]
+        done = num_kept = 0
+        while done < count:
+            done, num_kept, self.last, backwards, leaps = _accept(
+                t, count, done, num_kept, kept, t_us, self.last, self.turns, self.period or 0, *limits, WITNESSES
+            )
+            self.backwards += int(backwards)
+            self.leaps += int(leaps)
+            if done < count:
+                self._start_again(int(t[done]))
+        if self.ticks_per_s < 10**6:
+            t_us[:num_kept] *= 10**6 // self.ticks_per_s
+        elif self.ticks_per_s > 10**6:
+            t_us[:num_kept] //= self.ticks_per_s // 10**6
+        return num_kept
+
+    @property
+    def last_us(self) -> int:
+        return self.last * 10**6 // self.ticks_per_s
+
+    def _start_again(self, t: int) -> None:
+        """At a time far back that the following ones confirm: a counter that ran over, or a clock that was set back."""
+        for period, silence in _COUNTERS:
+            if 0 <= t + self.turns + period - self.last <= silence:
+                self.turns += period
+                return
+        before, after = self.last / self.ticks_per_s, (t + self.turns) / self.ticks_per_s
+        raise SetBackError(
+            f"the clock of its events goes back from {before:,.6f} s to {after:,.6f} s and stays there, which is no "
+            "counter that ran over: these are two recordings in one. Cut it there"
+        )
+
+
+@compiled
+def _accept(
+    t: ndarray, count: int, begin: int, num_kept: int, kept: ndarray, t_us: ndarray,
+    last: int, turns: int, period: int, leap: int, back: int, silence: int, hour: int, witnesses: int,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """From `begin` on; stops early, at that event, where a step back is confirmed."""
+    backwards, leaps = 0, 0
+    low = -(period >> 3)  # a known counter's step is taken as forward up to 7/8 of its period
+    for i in range(begin, count):
+        first = last == _UNKNOWN
+        time = min(max(t[i], -_FAR), _FAR) + turns
+        if first:
+            last = time  # on trial
+        step = time - last
+        if period and (step < low or step >= period + low):
+            step = (step - low) % period + low
+        if first or step > leap or step < -back:
+            # Ask the events behind it
+            asked, against = 0, 0
+            for j in range(i + 1, min(i + 1 + witnesses, t.size)):
+                other = min(max(t[j], -_FAR), _FAR) + turns - last
+                if period and (other < low or other >= period + low):
+                    other = (other - low) % period + low
+                asked += 1
+                if first:
+                    against += other < -leap or other > hour
+                elif step > 0:
+                    against += other < step - leap
+                else:
+                    against += other >= -back
+                if 2 * against > witnesses or 2 * (asked - against) > witnesses:
+                    break
+            if (2 * against > asked) or (asked == 0 and not first and (step > silence or step < -back)):
+                leaps += 1
+                if first:
+                    last = _UNKNOWN
+                continue
+            if step < -back:
+                return i, num_kept, last, backwards, leaps
+        if step < 0:
+            backwards += 1
+        else:
+            last += step
+        kept[num_kept], t_us[num_kept] = i, last
+        num_kept += 1
+    return count, num_kept, last, backwards, leaps

@@ -1,0 +1,215 @@
+"""HDF5 in the layouts that the field uses.
+
+A group with four data sets (`events/{x,y,p,t}`, `events/{xs,ys,ps,ts}`), a compound data set (Metavision's `CD/events`,
+`events`), or an array of four columns. Where a file has several of these, `events` is taken, else it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  recordings may be compressed with any of its filters
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+from config.errors import UserError
+from data.recordings.formats import common, ecf
+from data.recordings.formats.columns import (
+    HEAD_ROWS,
+    KEYS,
+    Layout,
+    Part,
+    by_names,
+    by_values,
+    check_types,
+    period,
+    ticks_per_s,
+    time_unit,
+    whole_columns,
+    whole_ticks,
+)
+from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
+
+_LARGEST_CHUNK = 2**32  # bytes; a read decompresses whole chunks
+_UNIT_ATTRIBUTES = ("unit", "units", "time_unit")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    path: Path
+    layout: Layout
+    unit: str
+    offset: float
+
+
+def open_hdf5(path: Path, reading: Reading) -> EventFile:
+    with h5py.File(path, "r", locking=False) as file:
+        layout = _find_layout(path, file)
+        num_events = _check(path, file, layout)
+        t = file[layout.parts["t"].array]
+        stated = next((str(t.attrs[name]) for name in _UNIT_ATTRIBUTES if name in t.attrs), None)
+        unit, notes = time_unit(path, layout, stated, reading)
+        opened = _Opened(path, layout, unit, _offset(file, layout))
+        dtypes = {key: _dtype(file, part) for key, part in layout.parts.items()}
+        check_types(path, layout, dtypes)
+        sensor_hw = _sensor_hw(file, layout)
+    if layout.is_guess:
+        order = sorted(KEYS, key=lambda key: layout.parts[key].column or 0)
+        notes = (*notes, f"columns are {' '.join(order)}, as their values say")
+    return EventFile(
+        path,
+        partial(_pieces, opened, num_events),
+        sensor_hw,
+        ticks_per_s(dtypes["t"], unit),
+        period(dtypes["t"]),
+        outline=partial(_outline, opened, num_events),
+        notes=notes,
+    )
+
+
+def _find_layout(path: Path, file: h5py.File) -> Layout:
+    found: dict[str, Layout] = {}
+    held: list[str] = []
+
+    def look(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset):
+            held.append(f"{name} {node.shape} {node.dtype}")
+        layout = _layout_of(name, node)
+        if layout is not None:
+            found[name] = layout
+
+    look("", file)
+    file.visititems(look)
+    name = "events" if "events" in found else next(iter(found), None)
+    if len(found) > 1 and name != "events":
+        raise UserError(
+            f"{path} has events in several places: {', '.join(found)}. Write those of one camera into a file of their "
+            "own, as events/x, y, p and t"
+        )
+    if name is None:
+        listed = "; ".join(held[:12]) + ("; ..." if len(held) > 12 else "")
+        raise UserError(
+            f"{path} has no events/x, events/y, events/p and events/t, nor another layout that is known "
+            f"(docs/formats.md). It holds {listed or 'nothing'}"
+        )
+    return found[name]
+
+
+def _layout_of(name: str, node: h5py.Group | h5py.Dataset) -> Layout | None:
+    if isinstance(node, h5py.Group):
+        named = by_names(key for key, item in node.items() if isinstance(item, h5py.Dataset) and _is_column(item.shape))
+        if named is None:
+            return None
+        return Layout({key: Part(f"{name}/{column}".strip("/")) for key, column in named[0].items()}, named[1])
+    if node.dtype.names:
+        named = by_names(node.dtype.names)
+        return named and Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
+    if len(node.shape) == 2 and 4 in node.shape and node.dtype.kind in "iuf":
+        order = by_values(_rows(node, 0, HEAD_ROWS))
+        return order and Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
+    return None
+
+
+def _is_column(shape: tuple[int, ...]) -> bool:
+    return len(shape) > 0 and np.prod(shape) == max(shape)
+
+
+def _length(array: h5py.Dataset) -> int:
+    if len(array.shape) == 2 and 4 in array.shape:
+        return array.shape[0] if array.shape[1] == 4 else array.shape[1]
+    return max(array.shape)
+
+
+def _rows(array: h5py.Dataset, begin: int, end: int, step: int = 1) -> ndarray:
+    """Events `begin` to `end`, on the first axis."""
+    if ecf.is_used_by(array):
+        return ecf.read(array, begin, end)[::step]
+    part = slice(begin, min(end, _length(array)), step)
+    if len(array.shape) < 2:
+        return array[part]
+    return array[part] if array.shape[0] == _length(array) else np.moveaxis(array[..., part], -1, 0)
+
+
+def _dtype(file: h5py.File, part: Part) -> np.dtype:
+    dtype = file[part.array].dtype
+    return dtype[part.field] if part.field else dtype
+
+
+def _check(path: Path, file: h5py.File, layout: Layout) -> int:
+    """Number of events. Raises UserError for columns that differ in length or are not stored as a whole."""
+    sizes = {str(part): _length(file[part.array]) for part in layout.parts.values()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(f"{path}: x, y, p and t differ in length ({sizes}). Get the recording anew")
+    for name in layout.arrays:
+        array = file[name]
+        if array.is_virtual or array.external or array.file.filename != file.filename:
+            raise UserError(f"{path}: {name} stands in another file. Copy it into this one (h5repack does)")
+        _check_storage(path, array)
+    return next(iter(sizes.values()))
+
+
+def _check_storage(path: Path, array: h5py.Dataset) -> None:
+    """What was never written would be read as zeros, and a claimed size may be any."""
+    name = array.name.strip("/")
+    filters = array.id.get_create_plist()
+    for index in range(filters.get_nfilters()):
+        number = filters.get_filter(index)[0]
+        if number != ecf.FILTER and not h5py.h5z.filter_avail(number):
+            raise UserError(
+                f"{path}: {name} is compressed with HDF5 filter {number}, which is not installed here. Repack it"
+            )
+    if array.size == 0:
+        return
+    if array.chunks is None:
+        is_whole = array.id.get_storage_size() >= array.size * array.dtype.itemsize
+    else:
+        if np.prod(array.chunks, dtype=object) * array.dtype.itemsize > _LARGEST_CHUNK:
+            raise UserError(f"{path}: {name} has chunks of {array.chunks}, too large to read. Repack it (h5repack -l)")
+        grid = (-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
+        is_whole = array.id.get_num_chunks() >= np.prod(list(grid), dtype=object)
+    if not is_whole:
+        raise ValueError(f"{name} claims {array.size:,} values, of which not all are stored")
+
+
+def _offset(file: h5py.File, layout: Layout) -> float:
+    """DSEC's `t_offset`, beside or in the group of events."""
+    group = file[layout.parts["t"].array].parent
+    return next((np.asarray(place["t_offset"][()]).item() for place in (group, file) if "t_offset" in place), 0)
+
+
+def _sensor_hw(file: h5py.File, layout: Layout) -> tuple[int, int] | None:
+    group = file[layout.parts["t"].array].parent
+    for place in (group, group.attrs, file, file.attrs):
+        if "height" in place and "width" in place:
+            return tuple(int(np.asarray(place[key][()]).item()) for key in ("height", "width"))
+    for attributes in (group.attrs, file.attrs):
+        width, _, height = str(attributes.get("geometry", "")).partition("x")
+        if width.isdecimal() and height.isdecimal():
+            return int(height), int(width)
+    return None
+
+
+def _pieces(opened: _Opened, num_events: int) -> Iterator[RawEvents]:
+    with faults_of(opened.path), h5py.File(opened.path, "r", locking=False) as file:
+        arrays = {name: file[name] for name in opened.layout.arrays}
+        for begin in range(0, num_events, common.PIECE_EVENTS):
+            blocks = {name: _rows(array, begin, begin + common.PIECE_EVENTS) for name, array in arrays.items()}
+            yield whole_columns(opened.path, opened.layout, blocks, opened.unit, opened.offset)
+
+
+def _outline(opened: _Opened, num_events: int) -> Int64[ndarray, " n"]:
+    part = opened.layout.parts["t"]
+    with h5py.File(opened.path, "r", locking=False) as file:
+        array, dtype = file[part.array], _dtype(file, part)
+
+        def times(begin: int, end: int, step: int) -> ndarray:
+            return part.of(_rows(array, begin, end, step)) if end > begin else np.empty(0, dtype)
+
+        # Those in the middle cost all chunks of times: worth it only where a counter may have started again
+        values = file_outline(times, num_events, stride=2**16 if period(dtype) else None)
+    return whole_ticks(opened.path, part, values, opened.unit, opened.offset)

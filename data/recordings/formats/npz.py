@@ -1,0 +1,154 @@
+"""npz: arrays in a zip file, by name as in HDF5. They are read piece by piece as they are decompressed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy import ndarray
+
+from config.errors import UserError
+from data.recordings.formats import common
+from data.recordings.formats.columns import (
+    HEAD_ROWS,
+    KEYS,
+    Layout,
+    Part,
+    by_names,
+    by_values,
+    check_types,
+    period,
+    ticks_per_s,
+    time_unit,
+    whole_columns,
+)
+from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
+
+
+@dataclass(frozen=True)
+class _Array:
+    """As its header describes it, seen as rows of events."""
+
+    member: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return self.shape[0] if len(self.shape) == 2 and self.shape[1] == 4 else int(np.prod(self.shape))
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (4,) if len(self.shape) == 2 and self.shape[1] == 4 else ()
+
+    def read(self, stream: IO[bytes], num_rows: int) -> ndarray:
+        num_bytes = num_rows * int(np.prod(self.row_shape, dtype=int)) * self.dtype.itemsize
+        data = stream.read(num_bytes)
+        if len(data) < num_bytes:
+            raise ValueError(f"{self.member} ends early")
+        return np.frombuffer(data, self.dtype).reshape(num_rows, *self.row_shape)
+
+
+def open_npz(path: Path, reading: Reading) -> EventFile:
+    with zipfile.ZipFile(path) as archive:
+        arrays = dict(
+            _read_header(path, archive, info) for info in archive.infolist() if info.filename.endswith(".npy")
+        )
+        layout = _find_layout(path, archive, arrays)
+        sensor_hw = _sensor_hw(archive, arrays)
+    sizes = {str(part): arrays[part.array].num_rows for part in layout.parts.values()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(f"{path}: x, y, p and t differ in length ({sizes}). Get the recording anew")
+    dtypes = {key: _dtype(arrays, part) for key, part in layout.parts.items()}
+    check_types(path, layout, dtypes)
+    unit, notes = time_unit(path, layout, None, reading)
+    if layout.is_guess:
+        order = sorted(KEYS, key=lambda key: layout.parts[key].column or 0)
+        notes = (*notes, f"columns are {' '.join(order)}, as their values say")
+    used = {name: arrays[name] for name in layout.arrays}
+    t = dtypes["t"]
+    return EventFile(
+        path, partial(_pieces, path, layout, used, unit), sensor_hw, ticks_per_s(t, unit), period(t), notes=notes
+    )
+
+
+def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, _Array]:
+    with archive.open(info) as stream:
+        shape, is_fortran, dtype = _array_header(stream)
+        header_bytes = stream.tell()
+    name = info.filename.removesuffix(".npy")
+    if dtype.hasobject:
+        raise UserError(f"{path}: {name} holds Python objects, which are not read. Save it with a numeric type")
+    if is_fortran and min(shape, default=1) > 1 and len(shape) > 1:
+        raise UserError(f"{path}: {name} is stored column by column (Fortran order). Save np.ascontiguousarray of it")
+    claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if claimed != info.file_size - header_bytes:
+        raise ValueError(f"{name} claims {claimed:,} bytes and has {info.file_size - header_bytes:,}")
+    return name, _Array(info.filename, dtype, shape)
+
+
+def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _find_layout(path: Path, archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> Layout:
+    columns = [name for name, array in arrays.items() if array.shape and not array.dtype.names and not array.row_shape]
+    if named := by_names(columns):
+        return Layout({key: Part(name) for key, name in named[0].items()}, named[1])
+    found = [layout for name, array in arrays.items() if (layout := _layout_of_one(name, array, archive))]
+    if len(found) == 1:
+        return found[0]
+    listed = "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in list(arrays.items())[:12])
+    raise UserError(
+        f"{path} has no arrays x, y, p and t, nor one array of them, as docs/formats.md lists. It holds "
+        f"{listed or 'nothing'}"
+    )
+
+
+def _layout_of_one(name: str, array: _Array, archive: zipfile.ZipFile) -> Layout | None:
+    if array.dtype.names:
+        named = by_names(array.dtype.names)
+        return named and Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
+    if not array.row_shape or array.dtype.kind not in "iuf":
+        return None
+    with archive.open(array.member) as stream:
+        _array_header(stream)
+        order = by_values(array.read(stream, min(array.num_rows, HEAD_ROWS)))
+    return order and Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
+
+
+def _dtype(arrays: dict[str, _Array], part: Part) -> np.dtype:
+    dtype = arrays[part.array].dtype
+    return dtype[part.field] if part.field else dtype
+
+
+def _sensor_hw(archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> tuple[int, int] | None:
+    sizes = []
+    for name in ("height", "width"):
+        if name not in arrays or arrays[name].num_rows != 1 or arrays[name].dtype.kind not in "iu":
+            return None
+        with archive.open(arrays[name].member) as stream:
+            _array_header(stream)
+            sizes.append(int(arrays[name].read(stream, 1)[0]))
+    return sizes[0], sizes[1]
+
+
+def _pieces(path: Path, layout: Layout, arrays: dict[str, _Array], unit: str) -> Iterator[RawEvents]:
+    num_events = next(iter(arrays.values())).num_rows
+    with faults_of(path), zipfile.ZipFile(path) as archive, ExitStack() as stack:
+        streams = {name: stack.enter_context(archive.open(array.member)) for name, array in arrays.items()}
+        for stream in streams.values():
+            _array_header(stream)
+        for begin in range(0, num_events, common.PIECE_EVENTS):
+            count = min(common.PIECE_EVENTS, num_events - begin)
+            blocks = {name: array.read(streams[name], count) for name, array in arrays.items()}
+            yield whole_columns(path, layout, blocks, unit, 0)
