@@ -5,8 +5,8 @@ python scripts/preprocess.py IN OUT dataset=gen4 dataset.downsample_by_factor_2=
 python scripts/preprocess.py IN OUT dataset=gen1 reference_gen1_spacing=true            # windows as in RVT's own files
 
 IN holds {train,val,test}/<name>_td.h5 (or another format of docs/formats.md) and <name>_bbox.npy beside each. Finished
-sequences are left alone, so a run that was stopped goes on where it was. A faulty recording is told at the end and stops
-no other.
+sequences are left alone, so a run that was stopped goes on where it was. A faulty recording is told at the end and
+stops no other.
 """
 
 from __future__ import annotations
