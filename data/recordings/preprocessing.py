@@ -21,6 +21,7 @@ from config.schema import DatasetConfig
 from data.frame_store import FrameStoreWriter, compact_path
 from data.recordings.boxes import clean_boxes, read_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
+from data.recordings.formats.common import Reading
 from data.recordings.label_grid import FrameGrid, frame_grid
 from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
@@ -68,7 +69,7 @@ def preprocess_recording(
     settings = _settings(dataset)
     if (target / frames_path).is_file():
         return _finished_report(target / frames_path, files, settings)
-    recording = Recording(files.events, dataset.resolution_hw)
+    recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
     boxes = _usable_boxes(files, dataset, recording.clock_start_us, report)
     grid = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset))
@@ -94,10 +95,18 @@ def preprocess_recording(
     return report
 
 
+def reading_of(dataset: DatasetConfig) -> Reading:
+    return Reading(dataset.preprocessing.time_unit, dataset.preprocessing.stream)
+
+
 def _settings(dataset: DatasetConfig) -> str:
     """What a sequence folder depends on, to tell a finished one from one that was made differently."""
     keys = {"classes", "representation", "resolution_hw", "preprocessing"}
-    return json.dumps(dataset.model_dump(mode="json", include=keys), sort_keys=True)
+    settings = dataset.model_dump(mode="json", include=keys)
+    for key in ("time_unit", "stream"):  # younger than many a finished folder, which was made as without them
+        if settings["preprocessing"][key] is None:
+            del settings["preprocessing"][key]
+    return json.dumps(settings, sort_keys=True)
 
 
 def _window_us(dataset: DatasetConfig) -> int:

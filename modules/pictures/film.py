@@ -15,6 +15,7 @@ from config.schema import DatasetConfig, RepresentationConfig
 from data.recordings.boxes import clean_boxes, read_boxes
 from data.recordings.event_files import open_event_file
 from data.recordings.formats.common import Reading
+from data.recordings.preprocessing import reading_of
 from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
 from data.sequence import Sequence as SequenceFolder
@@ -61,17 +62,18 @@ def sequence_frames(path: Path, dataset: DatasetConfig) -> Iterator[tuple[int, F
 
 def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[tuple[int, Frame]]:
     """Windows of a raw recording from its first event to its last; without a data set at the sensor's resolution."""
-    sensor_hw = dataset.resolution_hw if dataset else open_event_file(path, Reading()).sensor_hw
+    reading = reading_of(dataset) if dataset else Reading()
+    sensor_hw = dataset.resolution_hw if dataset else open_event_file(path, reading).sensor_hw
     if sensor_hw is None:
         raise UserError(f"{path} does not tell the sensor's size: add dataset=NAME, which does")
     settings = dataset.representation if dataset else QUICK_LOOK
     frame_hw = dataset.frame_hw if dataset else sensor_hw
-    first = next((piece.t_us[0] for piece in Recording(path, sensor_hw).pieces() if len(piece)), None)
+    first = next((piece.t_us[0] for piece in Recording(path, sensor_hw, reading).pieces() if len(piece)), None)
     if first is None:
         raise UserError(f"{path} holds no events on the sensor")
     window_us = settings.window_ms * 1000
     starts = range(int(first) // window_us * window_us, 2**62, window_us)
-    recording = Recording(path, sensor_hw)
+    recording = Recording(path, sensor_hw, reading)
     for start_us, events in zip(starts, recording.windows((t, t + window_us) for t in starts), strict=False):
         if len(events) == 0 and recording.end_us < start_us:
             return  # windows may go on a little after the last event
