@@ -93,9 +93,7 @@ class PreprocessingConfig(Strict):
     min_box_diagonal: NonNegativeFloat
     min_box_side: NonNegativeFloat
     max_box_width_fraction_train: Annotated[float, Field(gt=0, le=1)] | None
-    time_unit: (
-        Literal["s", "ms", "us", "ns"] | None
-    )  # of events in HDF5, npz, text; null: what the file says, or us
+    time_unit: Literal["s", "ms", "us", "ns"] | None  # of events in HDF5, npz, text; null: what the file says, or us
     stream: NonNegativeInt | None  # of an AEDAT4 file with several event streams; null: its only one
     reference_gen1_spacing: bool  # RVT's script puts 2 windows between labels 250 ms apart, not 5; true repeats that
 
