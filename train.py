@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from config.command_line import errors_without_traceback, hydra_command, quick_imports
 from config.schema import TrainConfig
 from modules.run.folder import with_recorded_command
 
 
-def train(config: TrainConfig, raw: dict[str, Any], argv: list[str]) -> int:
+def train(config: TrainConfig, argv: list[str]) -> int:
     """Imports torch only here, after the configuration has been checked: typing errors are told within a second."""
     with quick_imports():
         from modules.run.entry import train as run
 
-    return run(config, raw, argv)
+    return run(config, argv)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from config.command_line import hydra_command, quick_imports
 from config.schema import ValidationConfig
 
 
-def validate(config: ValidationConfig, raw: dict[str, Any], argv: list[str]) -> int:
+def validate(config: ValidationConfig, argv: list[str]) -> int:
     """Imports torch only here, after the configuration has been checked: typing errors are told within a second."""
     with quick_imports():
         from modules.run.entry import validate as run
 
-    return run(config, raw, argv)
+    return run(config, argv)
 
 
 if __name__ == "__main__":

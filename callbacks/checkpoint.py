@@ -14,7 +14,7 @@ from callbacks.gradient_guard import TooManySkippedStepsError
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import SharedError
 from config.schema import CheckpointConfig
-from data.workers import kill_workers
+from data.loader import kill_workers
 from modules.boundary import BoundaryCallback
 from modules.run.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
 from modules.run.folder import step_of
@@ -89,7 +89,7 @@ class CheckpointWriter(BoundaryCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # all come between two steps, when nothing is half done; but data fail in one process, and saving takes all
-        data_fail = exception is self._signals.loader_error or isinstance(exception, TooMuchDamageError)
+        data_fail = exception is self._signals.watch.failure or isinstance(exception, TooMuchDamageError)
         all_agree = isinstance(exception, StopRequested | TooManySkippedStepsError)
         if all_agree or (data_fail and trainer.world_size == 1):
             self.save_last(trainer)

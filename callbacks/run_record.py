@@ -1,102 +1,20 @@
-"""The story of a run: what was asked, on which machine, with which code and data, and what came out."""
+"""What comes out of a run while it trains: validations, speed, results.json, curves."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-import resource
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import CheckpointWriter
-from callbacks.signals import LoaderWatch
-from data.index import SplitIndex
+from data.loader import LoaderWatch
 from modules.evaluation.results import results_dict, write_confusion_matrix
 from modules.pictures.curves import draw_curves
 from modules.run.folder import RunFolder
-from modules.run.writing import failed_writes_are_told
-
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
-
-
-def write_description(folder: Path, argv: list[str], resolved: dict[str, Any], splits: Sequence[SplitIndex]) -> None:
-    """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay."""
-    command = shlex.join(["python", *argv])
-    with (folder / "command.txt").open("a") as file:
-        file.write(command + "\n")
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-    patch = _git("diff", "HEAD")
-    if patch:
-        (folder / "uncommitted.patch").write_text(patch)
-    data = {split.split.name: describe_split(split) for split in splits}
-    write_json(folder / "environment.json", {**describe_environment(), "dataset": data})
-
-
-def describe_environment() -> dict[str, Any]:
-    """Return the time, machine, code and library versions."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "system": platform.platform(),
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "gpus": gpus,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "git_commit": _git("rev-parse", "HEAD").strip() or None,
-        "git_uncommitted_changes": bool(_git("status", "--porcelain").strip()),
-    }
-
-
-def describe_split(split: SplitIndex) -> dict[str, Any]:
-    """Return what a split holds, and a digest that two copies of the same preprocessed data share."""
-    digest = hashlib.sha256("\n".join(split.names.tolist()).encode())
-    for array in (split.num_frames, split.label_frame, split.class_counts):
-        digest.update(array.tobytes())
-    return {
-        "folder": str(split.split),
-        "sequences": len(split),
-        "frames": int(split.num_frames.sum()),
-        "labelled_frames": len(split.label_frame),
-        "boxes_per_class": split.class_counts.sum(axis=0).tolist(),
-        "digest": digest.hexdigest()[:16],
-    }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2))
-    temporary.replace(path)
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _git(*arguments: str) -> str:
-    root = Path(__file__).resolve().parents[1]
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+from modules.run.memory import peak_memory_mb
+from modules.run.writing import failed_writes_are_told, write_json
 
 
 class RunRecord(Callback):
@@ -116,7 +34,7 @@ class RunRecord(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._step_started = time.perf_counter()
-        _log(pl_module, "lr", trainer.optimizers[0].param_groups[0]["lr"])
+        _log(pl_module, "lr", pl_module.learning_rate)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -207,11 +125,3 @@ class ResultsFile(Callback):
             path = self._run.path / "curves.png"
             with failed_writes_are_told(path):
                 curves.save(path)
-
-
-def peak_memory_mb() -> float:
-    """Return the most memory this process held: of the GPU when there is one, else resident."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20

@@ -6,24 +6,19 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.profilers import Profiler
-from torch.utils.data import dataloader
-from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
-from callbacks.loader_failures import dump_all_stacks, is_timeout
+from data.loader import LoaderWatch
 from modules.boundary import BoundaryCallback
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
 _NOTHING, _SAVE, _STOP = 0, 1, 2
-_DEATH_IS_KNOWN_AFTER_S = 1.0
 
 
 @contextlib.contextmanager
@@ -64,17 +59,14 @@ class SignalHandling(BoundaryCallback):
     loader nothing is half done, and it may wait for long: there the handler raises at once (with one process only:
     several must stop at the same step). Before training has begun there is nothing to save: the process ends at once.
 
-    A worker that dies is treated likewise. PyTorch's own handler raises wherever the main thread happens to be, and
-    without it the loader would find out only after hardware.loader_timeout_s.
+    A worker that dies is treated likewise, by the watch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: LoaderWatch) -> None:
+        self.watch = watch
         self.save_requested = False  # the checkpoint writer's cue, on all processes at the same step
-        self.loader_error: Exception | None = None  # what ended the last wait for the loader
         self._save_wished = False
-        self._waiting_for_loader = False
         self._training = False
-        self._child_ended = False
         self._signum: int | None = None
         self._alone = True
         self._previous: dict[int, Any] = {}
@@ -108,42 +100,13 @@ class SignalHandling(BoundaryCallback):
         self._signum = signum
         if not self._training:
             raise SystemExit(128 + signum)
-        if self._waiting_for_loader and self._alone:
+        if self.watch.is_waiting and self._alone:
             raise StopRequested(signum)
         name = signal.Signals(signum).name
         os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
 
     def _child_has_ended(self, signum: int, frame: FrameType | None) -> None:
-        self._child_ended = True
-        if self._waiting_for_loader or _is_inside_the_loader(frame):  # between epochs it waits unannounced
-            self._raise_if_a_worker_died()
-
-    def _raise_if_a_worker_died(self) -> None:
-        if self._child_ended:
-            self._child_ended = False
-            try:
-                _error_if_any_worker_fails()
-            except RuntimeError as death:  # it names the worker and its signal
-                self.loader_error = death
-                raise
-
-    def enter_loader(self) -> None:
-        """The main thread begins to wait for the loader."""
-        self._waiting_for_loader = True
-        self._raise_if_a_worker_died()
-
-    def leave_loader(self) -> None:
-        """The wait is over, by a batch, the end of the epoch or an error, which `loader_error` keeps."""
-        self._waiting_for_loader = False
-        error = sys.exc_info()[1]
-        if not isinstance(error, Exception) or isinstance(error, StopIteration):
-            return
-        self.loader_error = error
-        if is_timeout(error):
-            dump_all_stacks()
-        elif isinstance(error, EOFError | OSError):  # what a dead worker's batches give before its death is known
-            time.sleep(_DEATH_IS_KNOWN_AFTER_S)
-            self._raise_if_a_worker_died()
+        self.watch.child_ended()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = True
@@ -182,37 +145,6 @@ class SignalHandling(BoundaryCallback):
             raise StopRequested(signum)
 
 
-def _is_inside_the_loader(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_filename != dataloader.__file__:
-        frame = frame.f_back
-    return frame is not None
-
-
 def is_time_to_agree(trainer: Trainer) -> bool:
     """Whether the processes may ask each other something before this step."""
     return trainer.world_size == 1 or trainer.global_step % AGREE_EVERY_N_STEPS == 0
-
-
-class LoaderWatch(Profiler):
-    """Knows when the main thread waits for the loader, and for how long: Lightning announces it to its profiler."""
-
-    def __init__(self, signals: SignalHandling) -> None:
-        super().__init__()
-        self._signals = signals
-        self._started = 0.0
-        self.waited_s = 0.0  # since `take`
-
-    def start(self, action_name: str) -> None:
-        if action_name.endswith("_next"):
-            self._started = time.perf_counter()
-            self._signals.enter_loader()
-
-    def stop(self, action_name: str) -> None:
-        if action_name.endswith("_next"):
-            self.waited_s += time.perf_counter() - self._started
-            self._signals.leave_loader()
-
-    def take_waited_s(self) -> float:
-        """Return the seconds waited since the last call."""
-        waited, self.waited_s = self.waited_s, 0.0
-        return waited

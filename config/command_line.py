@@ -1,6 +1,6 @@
 """The entry points' command line: checks everything before torch is imported, then hands over to Hydra.
 
-    main = hydra_command("train", task)      # task(config: TrainConfig, raw: dict, argv: list) -> exit code
+    main = hydra_command("train", task)      # task(config: TrainConfig, argv: list) -> exit code
 
 Hydra's own commands keep working: --cfg job, --info, --multirun, --shell-completion, launchers.
 """
@@ -29,7 +29,7 @@ from config.loading import ROOTS, check_composed, load
 from config.names import CONFIG_FOLDER
 from config.overrides import Rewritten, rewrite
 
-Task = Callable[[Any, dict[str, Any], list[str]], int]  # typed config, resolved plain dict, command -> exit code
+Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
 EXIT_CODE = 2
 SPIN_COUNT = "2000"
 
@@ -86,8 +86,7 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
     def run(cfg: DictConfig) -> None:
         sys.argv[:] = _command_of_this_run(typed)
         with errors_without_traceback():
-            config, raw = check_composed(config_name, cfg)
-            exit_code = task(config, raw, list(sys.argv))
+            exit_code = task(check_composed(config_name, cfg), list(sys.argv))
         if exit_code:
             sys.exit(exit_code)
 

@@ -34,10 +34,9 @@ STAND_IN = "dataset=base"
 
 @dataclass(frozen=True)
 class Loaded:
-    """Typed sections by name; `raw` is the resolved plain dict behind them, to be saved with a run."""
+    """Typed sections by name."""
 
     sections: dict[str, Any]
-    raw: dict[str, Any]
     warnings: tuple[str, ...]
 
 
@@ -91,7 +90,7 @@ def load(
             problems.insert(0, Problem("dataset", "is not chosen:\n" + names.listing("dataset", folder)))
     if problems:
         raise ConfigError(problems)
-    return Loaded(checked.sections, checked.raw, (*rewritten.warnings, *checked.warnings))
+    return Loaded(checked.sections, (*rewritten.warnings, *checked.warnings))
 
 
 def _compose(config_name: str, rewritten: Rewritten, folder: Path) -> tuple[DictConfig, list[str]]:
@@ -106,13 +105,13 @@ def _compose(config_name: str, rewritten: Rewritten, folder: Path) -> tuple[Dict
     return compose_files(config_name, choices, folder), choices
 
 
-def check_composed(config_name: str, cfg: DictConfig) -> tuple[Config, dict[str, Any]]:
-    """Typed config and resolved plain dict of what Hydra composed from overrides that `load` has accepted."""
+def check_composed(config_name: str, cfg: DictConfig) -> Config:
+    """Typed config of what Hydra composed from overrides that `load` has accepted."""
     root = ROOTS[config_name]
     checked = check_sections(root, cfg, Origins({}, (), config_name, CONFIG_FOLDER), CHECKS)
     if checked.problems:
         raise ConfigError(checked.problems)
-    return root(**checked.sections), checked.raw
+    return root(**checked.sections)
 
 
 def _chooses_badly(told: set[str]) -> bool:

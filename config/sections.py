@@ -22,10 +22,9 @@ from config.schema import Config
 
 @dataclass
 class Checked:
-    """Valid sections by name, the resolved plain dict behind them, and what there is to say."""
+    """Valid sections by name, and what there is to say."""
 
     sections: dict[str, Any]
-    raw: dict[str, Any]
     problems: list[Problem]
     warnings: list[str]
 
@@ -69,7 +68,7 @@ def check_sections(
         if all(name in mended for name in reads):
             found = [problem for problem in check(partial) if not is_under(problem.key, told)]
             problems += [replace(problem, origin=origins.of(problem.key)) for problem in found]
-    return Checked(sections, raw, problems, warnings)
+    return Checked(sections, problems, warnings)
 
 
 def is_under(key: str, sections: Sequence[str]) -> bool:

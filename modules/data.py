@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +13,15 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
-from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from config.errors import UserError
 from config.schema import Config
 from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index
-from data.plan import ChunkRead, EvaluationPlan, TrainingPlan
-from data.workers import prepare_worker, signals_held_back
+from data.loader import LoaderWatch, StreamLoader, prepare_worker
+from data.plan import EvaluationPlan, TrainingPlan
+from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
 
 Split = Literal["train", "val", "test"]
 _PREFETCH = 2  # batches that each worker reads ahead
@@ -38,8 +36,10 @@ class EventDataModule(LightningDataModule):
     Raises UserError for a data set that cannot work.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, watch: LoaderWatch | None = None) -> None:
+        """`watch` is told when the main thread waits for a loader."""
         super().__init__()
+        self._watch = watch or LoaderWatch()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer sequences than ranks
         self._config = config
         self._indices: dict[Split, SplitIndex] = {}
@@ -115,7 +115,7 @@ class EventDataModule(LightningDataModule):
             *self._config.dataset.frame_hw,
         )
         _check_shared_memory(num_workers * _PREFETCH * math.prod(frames_shape), split)
-        return _Loader(
+        return StreamLoader(
             ChunkDataset(self.index(split), self._config.dataset),
             batch_sampler=sampler,
             num_workers=num_workers,
@@ -128,6 +128,7 @@ class EventDataModule(LightningDataModule):
             # numbers of a resumed process, whose first validation is not the run's first
             generator=torch.Generator(),
             timeout=self._config.hardware.loader_timeout_s if num_workers else 0,
+            watch=self._watch,
         )
 
     def _rank_and_world_size(self) -> tuple[int, int]:
@@ -154,101 +155,6 @@ class EventDataModule(LightningDataModule):
             stacklevel=2,
         )
         return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
-
-
-class _Loader(DataLoader):
-    """Notices before each pass that a worker has died since the last one, where PyTorch's would wait for it.
-
-    The first batch raises it, not the beginning of the pass: Lightning's counters are then as between two steps, and
-    the run can be saved.
-    """
-
-    def __iter__(self) -> Any:
-        try:
-            _error_if_any_worker_fails()
-            with signals_held_back():
-                return super().__iter__()
-        except RuntimeError as death:
-            return _fail_at_first_batch(death)
-
-
-def _fail_at_first_batch(error: Exception) -> Iterator[SequenceBatch]:
-    raise error
-    yield  # what makes it an iterator
-
-
-def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> TrainingPlan:
-    """The plan that `dataset.train` asks for. Raises UserError where the data set or batch size cannot give it."""
-    dataset, sampling = config.dataset, config.dataset.train
-    num_stream_rows, num_random_rows = rows_per_kind(config)
-    streams = index.training_streams(dataset.sequence_length)
-    chunks = index.random_chunks(dataset.sequence_length)
-    if len(streams) == 0:
-        raise UserError(f"{index.split} has no labelled frame. Check its labels_v2 folders")
-    weights = None
-    if num_random_rows:
-        if len(chunks) == 0:
-            raise UserError(
-                f"{index.split} has no labelled frame with dataset.sequence_length={dataset.sequence_length} frames up "
-                "to it. Take a smaller sequence_length, or dataset.train.sampling=stream"
-            )
-        if sampling.random.weighted_sampling:
-            weights = index.chunk_weights(chunks, dataset.sequence_length)
-            if not weights.any():
-                raise UserError(f"{index.split} has no boxes. Set dataset.train.random.weighted_sampling=false")
-    return TrainingPlan(
-        streams,
-        chunks,
-        length=dataset.sequence_length,
-        num_stream_rows=num_stream_rows,
-        num_random_rows=num_random_rows,
-        seed=config.reproduce.seed_everything or 0,
-        world_size=world_size,
-        weights=weights,
-    )
-
-
-def rows_per_kind(config: Config) -> tuple[int, int]:
-    """Rows of a rank's batch that follow streams, and rows of chunks that stand alone."""
-    batch_size, sampling = config.batch_size.train, config.dataset.train
-    if sampling.sampling != "mixed":
-        return (batch_size, 0) if sampling.sampling == "stream" else (0, batch_size)
-    assert batch_size >= 2, "the config's checks want a row of each kind"
-    share = sampling.mixed.w_random / (sampling.mixed.w_stream + sampling.mixed.w_random)
-    num_random_rows = min(max(round(batch_size * share), 1), batch_size - 1)
-    return batch_size - num_random_rows, num_random_rows
-
-
-@dataclass(frozen=True)
-class TrainingSampler:
-    """Batch sampler: one plan epoch per pass, or what is left of it at the position where the run stands."""
-
-    plan: TrainingPlan
-    rank: int
-    position: Callable[[], int]
-
-    def __len__(self) -> int:
-        return self.plan.steps_per_epoch
-
-    def __iter__(self) -> Iterator[list[ChunkRead]]:
-        epoch, first_step = divmod(self.position(), self.plan.steps_per_epoch)
-        for step in range(first_step, self.plan.steps_per_epoch):
-            yield self.plan.batch(epoch, step, self.rank)
-
-
-@dataclass(frozen=True)
-class EvaluationSampler:
-    """Batch sampler over all of a rank's evaluation frames."""
-
-    plan: EvaluationPlan
-    rank: int
-
-    def __len__(self) -> int:
-        return self.plan.num_steps(self.rank)
-
-    def __iter__(self) -> Iterator[list[ChunkRead]]:
-        for step in range(len(self)):
-            yield self.plan.batch(step, self.rank)
 
 
 def _tell_of_boxes_left_out(index: SplitIndex) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from models.detector import Detector
 from modules.boundary import BoundaryCallback
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.hidden_state import HiddenState
-from modules.optimizer import build_optimizer, rate_at
+from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from modules.run.processes import broadcast_buffers, gather_objects
 
 
@@ -28,7 +27,7 @@ class DetectionModule(LightningModule):
         result: what the last validation or test found; None before the first one.
     """
 
-    def __init__(self, config: Config, resolved: dict[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.detector = Detector(
@@ -41,7 +40,6 @@ class DetectionModule(LightningModule):
         self.eval_state = HiddenState()
         self.evaluation = Evaluation(config.dataset, config.evaluation, config.model.postprocess)
         self.result: EvaluationResult | None = None
-        self._resolved = resolved
 
     def on_before_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int) -> SequenceBatch:
         if self.trainer.training:
@@ -67,8 +65,21 @@ class DetectionModule(LightningModule):
         scalars["train/labelled_share"] = torch.tensor(len(batch.labelled_frames) / frames)
         self.log_dict(scalars, batch_size=batch.num_lanes)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the coming or present step."""
+        return rate_at(self.trainer.global_step, self.config.training)
+
+    def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.parameters(), self.config.training)
+
+    def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            apply_settings(optimizer, self.config.training)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        set_rate(optimizer, self.learning_rate)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -78,30 +89,13 @@ class DetectionModule(LightningModule):
             torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val, foreach=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self._resolved
+        checkpoint["config"] = self.config.model_dump(mode="json")
         checkpoint["hidden_state"] = gather_objects(self.train_state.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["hidden_state"]
         if len(states) == self.trainer.world_size:
             self.train_state.load_state_dict(states[self.global_rank])
-        self._prefer_configured_schedule(checkpoint)
-
-    def _prefer_configured_schedule(self, checkpoint: dict[str, Any]) -> None:
-        """Take moments and position from the checkpoint, but rates and length of the schedule from the config."""
-        fresh = self.configure_optimizers()["optimizer"].state_dict()["param_groups"]
-        step = checkpoint["global_step"]
-        rate = rate_at(step, self.config.training)
-        for kept, wanted in zip(checkpoint["optimizer_states"][0]["param_groups"], fresh, strict=True):
-            kept.update({name: value for name, value in wanted.items() if name not in ("params", "lr")})
-            # not its rounding; but another schedule, or one that was over, would have its effect a step late
-            if not math.isclose(kept["lr"], rate, rel_tol=1e-6):
-                kept["lr"] = rate
-        if not checkpoint["lr_schedulers"]:
-            checkpoint["lr_schedulers"] = [{"last_epoch": step, "_step_count": step + 1, "_last_lr": [rate]}]
-        for scheduler in checkpoint["lr_schedulers"]:
-            for name in set(scheduler) - {"last_epoch", "_step_count", "_last_lr"}:
-                del scheduler[name]
 
     # --- validation and test -----------------------------------------------------------------------------------------
 

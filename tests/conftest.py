@@ -142,6 +142,6 @@ def start(make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: 
             f"wandb.project_name={project}",
             *overrides,
         )
-        return train(config, config.model_dump(mode="json"), ["train.py", "dataset=gen4"])
+        return train(config, ["train.py", "dataset=gen4"])
 
     return start

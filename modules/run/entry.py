@@ -16,20 +16,19 @@ from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import CheckpointWriter
-from callbacks.loader_failures import explain_loader_failure, is_loader_failure
-from callbacks.run_record import write_description
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.visualization import DetectionPictures
 from config.errors import SharedError, UserError
 from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
-from data.workers import kill_workers
+from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
 from models.pretrained import check_compatible, load_into, load_weights
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.evaluation.results import write_results
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
+from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.loggers import MetricsCsv
 from modules.run.memory import keep_freed_memory
@@ -39,45 +38,45 @@ from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer, training_trainer
 
 
-def train(config: TrainConfig, resolved: dict[str, Any], argv: list[str]) -> int:
+def train(config: TrainConfig, argv: list[str]) -> int:
     """Train a run from its first step, or from where it stopped; return the exit code.
 
     Args:
         config: the checked config.
-        resolved: the same as plain values, for config.yaml and the checkpoint.
         argv: the command as typed, for command.txt.
     """
-    signals = SignalHandling()
+    signals = SignalHandling(LoaderWatch())
     signals.install()
     _prepare_process()
     device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
     if config.check:
-        return _check(config, resolved, device, argv)
+        return _check(config, device, argv)
     run, checkpoint = _open_run(config)
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
-    config, resolved = _with_seed(config, resolved, checkpoint)
+    config = _with_seed(config, checkpoint)
 
     with run.kept_if_the_start_works():
-        data, module = _prepare(config, resolved, device, run, checkpoint)
+        data, module = _prepare(config, run, checkpoint, signals.watch)
         if is_first_process():
-            write_description(run.path, argv, resolved, [data.index("train"), data.index("val")])
-    trainer, writer = training_trainer(config, device, run, signals, resolved)
+            write_description(run.path, argv, config, [data.index("train"), data.index("val")])
+    trainer, writer = training_trainer(config, device, run, signals)
     if checkpoint is not None:
         _leave_later_history_behind(run, checkpoint, trainer.loggers)
     status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
     leave_group(trainer)
     if is_first_process():
-        print_training_summary(run, writer, config, argv)
+        best = (run.checkpoints / writer.best[0]["file"], writer.best[0]["AP"]) if writer.best else None
+        print_training_summary(run, best, writer.last, config, argv)
     return status
 
 
 def _prepare(
-    config: TrainConfig, resolved: dict[str, Any], device: Device, run: RunFolder, checkpoint: Path | None
+    config: TrainConfig, run: RunFolder, checkpoint: Path | None, watch: LoaderWatch
 ) -> tuple[EventDataModule, DetectionModule]:
     """Everything that may be found wrong before the run folder is touched."""
     require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-    data = EventDataModule(config)
-    module = DetectionModule(config, resolved)
+    data = EventDataModule(config, watch)
+    module = DetectionModule(config)
     if config.weights is not None:
         _load_weights(module, config.weights, config)
     if checkpoint is not None:
@@ -109,18 +108,18 @@ def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit:
     return 0
 
 
-def validate(config: ValidationConfig, resolved: dict[str, Any], argv: list[str]) -> int:
+def validate(config: ValidationConfig, argv: list[str]) -> int:
     """Measure a checkpoint on the validation or test split; return the exit code."""
     _prepare_process()
     device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
     _say(*device.notes)
     require_usable(config.dataset, splits=("test" if config.use_test_set else "val",))
     data = EventDataModule(config)
-    module = DetectionModule(config, resolved)
+    module = DetectionModule(config)
     _load_weights(module, config.checkpoint, config)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
-        write_description(folder, argv, resolved, [data.index("test" if config.use_test_set else "val")])
+        write_description(folder, argv, config, [data.index("test" if config.use_test_set else "val")])
     settings = config.logging.validation.high_dim
     pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
     callbacks: list[Callback] = [pictures] if settings.enable else []
@@ -144,11 +143,11 @@ def _refusals_as_user_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
-def _check(config: TrainConfig, resolved: dict[str, Any], device: Device, argv: list[str]) -> int:
+def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
     _say(*device.notes)
     require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-    config, resolved = _with_seed(config, resolved, checkpoint=None)
-    check_run(config, device, EventDataModule(config), DetectionModule(config, resolved), argv)
+    config = _with_seed(config, checkpoint=None)
+    check_run(config, device, EventDataModule(config), DetectionModule(config), argv)
     return 0
 
 
@@ -205,9 +204,7 @@ def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
     return run, Path(checkpoint) if checkpoint else None
 
 
-def _with_seed(
-    config: TrainConfig, resolved: dict[str, Any], checkpoint: Path | None
-) -> tuple[TrainConfig, dict[str, Any]]:
+def _with_seed(config: TrainConfig, checkpoint: Path | None) -> TrainConfig:
     """Draw a seed where none is set, or take the resumed run's, so that the config names what was used."""
     seed = config.reproduce.seed_everything
     if seed is None:
@@ -215,8 +212,7 @@ def _with_seed(
         seed = share("SEED", lambda: secrets.randbelow(2**31)) if kept is None else kept
     seed_everything(seed, verbose=False)
     reproduce = config.reproduce.model_copy(update={"seed_everything": seed})
-    resolved = {**resolved, "reproduce": {**resolved["reproduce"], "seed_everything": seed}}
-    return config.model_copy(update={"reproduce": reproduce}), resolved
+    return config.model_copy(update={"reproduce": reproduce})
 
 
 def _leave_later_history_behind(run: RunFolder, checkpoint: Path, loggers: list[Any]) -> None:

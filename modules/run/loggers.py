@@ -148,18 +148,18 @@ class TolerantWandbLogger(_Tolerant, WandbLogger):
         self._try(super().log_table, *args, **kwargs)
 
 
-def build_loggers(config: Config, run: RunFolder, resolved: dict[str, Any]) -> list[Logger]:
+def build_loggers(config: Config, run: RunFolder) -> list[Logger]:
     """Return the loggers that `logger=` names, and metrics.csv."""
     loggers: list[Logger] = [MetricsCsv(run.path)]
     if "wandb" in config.loggers:
-        loggers += _wandb_logger(config, run, resolved)
+        loggers += _wandb_logger(config, run)
     if "tensorboard" in config.loggers:
         loggers.append(TolerantTensorBoardLogger(run.path, name="tensorboard", version=""))
     return loggers
 
 
 @rank_zero_only
-def _start_wandb(config: Config, run: RunFolder, resolved: dict[str, Any]) -> Any:
+def _start_wandb(config: Config, run: RunFolder) -> Any:
     """Start a WandB run: online with a key and a network, else offline. Never asks a question."""
     import wandb
 
@@ -178,7 +178,7 @@ def _start_wandb(config: Config, run: RunFolder, resolved: dict[str, Any]) -> An
         "name": run.run_id,
         "dir": str(run.path),
         "resume": "allow",
-        "config": resolved,
+        "config": config.model_dump(mode="json"),
     }
     why = "no WandB key"
     try:
@@ -190,9 +190,9 @@ def _start_wandb(config: Config, run: RunFolder, resolved: dict[str, Any]) -> An
     return wandb.init(**arguments, mode="offline", settings=wandb.Settings(**settings))
 
 
-def _wandb_logger(config: Config, run: RunFolder, resolved: dict[str, Any]) -> list[Logger]:
+def _wandb_logger(config: Config, run: RunFolder) -> list[Logger]:
     try:
-        experiment = _start_wandb(config, run, resolved)
+        experiment = _start_wandb(config, run)
         if experiment is not None:
             experiment.define_metric("trainer/global_step")
             experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)

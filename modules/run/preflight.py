@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from callbacks.run_record import peak_memory_mb
 from config.errors import UserError
 from config.hardware import Device
 from config.schema import TrainConfig
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
+from modules.run.memory import peak_memory_mb
 from modules.run.processes import is_first_process
 from modules.run.trainer import hardware_arguments
 

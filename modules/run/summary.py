@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from callbacks.checkpoint import CheckpointWriter
 from config.schema import TrainConfig
 from modules.evaluation.evaluator import ClassFigures, EvaluationResult
 from modules.run.folder import RunFolder
@@ -15,15 +14,16 @@ _OF_THE_MODEL = ("dataset=", "dataset.", "model=", "model.", "+experiment", "har
 _OF_TRAINING = ("dataset.train.", "dataset.data_augmentation.", "model.postprocess.")
 
 
-def print_training_summary(run: RunFolder, writer: CheckpointWriter, config: TrainConfig, argv: Sequence[str]) -> None:
-    """Name the folder, the checkpoints and the command that validates the best one."""
-    best = run.checkpoints / writer.best[0]["file"] if writer.best else None
+def print_training_summary(
+    run: RunFolder, best: tuple[Path, float] | None, last: Path | None, config: TrainConfig, argv: Sequence[str]
+) -> None:
+    """Name the folder, the best checkpoint with its AP, the last one, and the command that validates the best."""
     lines = [f"Run folder:       {run.path}"]
     if best is not None:
-        lines.append(f"Best checkpoint:  {best}  (val/AP {writer.best[0]['AP']:.4f})")
-    if writer.last is not None:
-        lines.append(f"Last checkpoint:  {writer.last}")
-    chosen = best or writer.last
+        lines.append(f"Best checkpoint:  {best[0]}  (val/AP {best[1]:.4f})")
+    if last is not None:
+        lines.append(f"Last checkpoint:  {last}")
+    chosen = best[0] if best is not None else last
     if chosen is not None:
         overrides = [*overrides_of_the_model(argv), f"checkpoint={chosen}", f"batch_size.eval={config.batch_size.eval}"]
         command = shlex.join(["python", "validation.py", *overrides, "model.postprocess.confidence_threshold=0.001"])

@@ -13,7 +13,7 @@ from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
 from callbacks.run_record import ResultsFile, RunRecord
-from callbacks.signals import LoaderWatch, SignalHandling
+from callbacks.signals import SignalHandling
 from callbacks.visualization import DetectionPictures, ResultMedia
 from config.hardware import Device
 from config.schema import Config, TrainConfig
@@ -24,10 +24,10 @@ from modules.run.processes import local_world_size
 
 
 def training_trainer(
-    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling, resolved: dict[str, Any]
+    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling
 ) -> tuple[Trainer, CheckpointWriter]:
     """Return the Trainer of a run, and its checkpoint writer, which knows the best and last files."""
-    io, watch = AtomicCheckpointIO(), LoaderWatch(signals)
+    io = AtomicCheckpointIO()
     writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
     settings = config.logging.validation.high_dim
     pictures = DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)
@@ -40,7 +40,7 @@ def training_trainer(
         *([pictures] if settings.enable else []),
         ResultMedia(),
         progress_callback(),
-        record := RunRecord(watch),
+        record := RunRecord(signals.watch),
         writer,  # what those before it keep is in the checkpoint
         ResultsFile(run, record, writer),
     ]
@@ -56,10 +56,9 @@ def training_trainer(
         gradient_clip_val=config.training.gradient_clip_val or None,
         gradient_clip_algorithm="value",
         log_every_n_steps=config.logging.train.log_every_n_steps,
-        logger=build_loggers(config, run, resolved),
+        logger=build_loggers(config, run),
         callbacks=callbacks,
         plugins=[io],
-        profiler=watch,
         num_sanity_val_steps=0,
         benchmark=config.reproduce.benchmark,
         deterministic=config.reproduce.deterministic_flag,

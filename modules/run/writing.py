@@ -1,11 +1,13 @@
-"""What may fail without ending a training: records, pictures and loggers are worth less than the run."""
+"""Small files of a run: written whole or not at all, and what may fail without ending a training."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -23,3 +25,10 @@ def append_line(path: Path, line: str) -> None:
     """Add a line to a record of faults."""
     with failed_writes_are_told(path), path.open("a") as file:
         file.write(line + "\n")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2))
+    temporary.replace(path)

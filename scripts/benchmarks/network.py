@@ -134,8 +134,7 @@ class Steps:
         self.take(Batch(case))
         self._autocast = torch.autocast(case.device, dtype=torch.bfloat16, enabled=way.bfloat16)
         training = case.config().training
-        optimizer = build_optimizer(self.detector.parameters(), training, fused=way.fused_optimizer or None)
-        self._optimizer: torch.optim.Optimizer = optimizer["optimizer"]
+        self._optimizer = build_optimizer(self.detector.parameters(), training, fused=way.fused_optimizer or None)
 
     def take(self, batch: Batch) -> None:
         """Go on with another batch, from a hidden state of zeros."""

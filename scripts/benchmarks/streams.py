@@ -17,7 +17,8 @@ from config.schema import TrainConfig
 from data.dataset import ChunkDataset
 from data.recordings.preprocessing import preprocess_recording
 from data.recordings.representation import add_stacked_histogram
-from modules.data import EventDataModule, make_training_plan
+from data.sampling import make_training_plan
+from modules.data import EventDataModule
 from scripts.benchmarks import plain_data
 from scripts.benchmarks.measuring import Measure, Row, alternate
 from scripts.benchmarks.recordings import Scene

@@ -9,11 +9,12 @@ import weakref
 import pytest
 
 from callbacks.signals import SignalHandling, StopRequested
+from data.loader import LoaderWatch
 
 
 def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signals = SignalHandling()
+    signals = SignalHandling(LoaderWatch())
     signals.install()
     try:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -41,7 +42,7 @@ def test_a_dropped_stop_is_not_told_but_other_errors_are(monkeypatch: pytest.Mon
     told: list[Exception] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
     before = sys.unraisablehook
-    signals = SignalHandling()
+    signals = SignalHandling(LoaderWatch())
     signals.install()
     try:
         raise_inside_a_weak_reference_s_callback(StopRequested(signal.SIGTERM))

@@ -34,8 +34,8 @@ def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     def run(*arguments: str, exit_code: int = 0) -> Outcome:
         received: Outcome = []
 
-        def task(config: Any, raw: dict[str, Any], argv: list[str]) -> int:
-            received.append((config, raw, argv))
+        def task(config: Any, argv: list[str]) -> int:
+            received.append((config, argv))
             return exit_code
 
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
@@ -49,11 +49,11 @@ def etram(data: Path) -> list[str]:
     return ["model=maxvit_yolox/plain_lstm", "dataset=gen4", f"dataset.path={data}", "hardware.gpus=0"]
 
 
-def test_a_run_receives_config_plain_values_and_command(run_train: Callable[..., Outcome], data: Path) -> None:
+def test_a_run_receives_config_and_command(run_train: Callable[..., Outcome], data: Path) -> None:
     arguments = [*etram(data), "+batch_size.train=6"]
-    ((config, raw, argv),) = run_train(*arguments)
+    ((config, argv),) = run_train(*arguments)
     assert config.dataset.path == data
-    assert config.batch_size.train == raw["batch_size"]["train"] == 6
+    assert config.batch_size.train == 6
     assert argv == ["train.py", *arguments]
 
 
@@ -65,9 +65,9 @@ def test_exit_code_of_a_run_is_kept(run_train: Callable[..., Outcome], data: Pat
 
 def test_multirun_makes_one_run_for_each_value(run_train: Callable[..., Outcome], data: Path, tmp_path: Path) -> None:
     outcome = run_train("--multirun", *etram(data), "training.learning_rate=0.1,0.2", f"run_root={tmp_path}/runs")
-    assert [config.training.learning_rate for config, _, _ in outcome] == [0.1, 0.2]
-    assert all(config.dataset.path == data for config, _, _ in outcome)
-    ((repeated, _, _),) = run_train(*outcome[1][2][1:])
+    assert [config.training.learning_rate for config, _ in outcome] == [0.1, 0.2]
+    assert all(config.dataset.path == data for config, _ in outcome)
+    ((repeated, _),) = run_train(*outcome[1][1][1:])
     assert repeated == outcome[1][0]
 
 
@@ -120,7 +120,7 @@ def test_retired_keys_are_warned_about_once(
 def test_a_users_mistake_inside_of_a_run_has_no_traceback(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def task(config: Any, raw: dict[str, Any], argv: list[str]) -> int:
+    def task(config: Any, argv: list[str]) -> int:
         raise UserError("a/labels.npz is damaged. Preprocess the recording again")
 
     monkeypatch.setattr(sys, "argv", ["train.py", *etram(data)])

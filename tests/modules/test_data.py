@@ -12,7 +12,8 @@ import torch
 
 from config.errors import UserError
 from config.schema import TrainConfig
-from modules.data import EventDataModule, rows_per_kind
+from data.sampling import rows_per_kind
+from modules.data import EventDataModule
 from tests.conftest import write_sequence
 from tests.modules.test_data_resume import digest
 

@@ -9,8 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from callbacks.loader_failures import explain_loader_failure
-from data.workers import signals_held_back
+from data.loader import explain_loader_failure, signals_held_back
 from modules.run.checkpoint_file import read_checkpoint
 from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
 from tests.reliability import faults

@@ -17,8 +17,9 @@ from config.loading import load_dataset_config
 from config.schema import TrainConfig
 from data.dataset import ChunkDataset
 from data.recordings.preprocessing import preprocess_recording
+from data.sampling import make_training_plan
 from models.assignment import assign_anchors
-from modules.data import EventDataModule, make_training_plan
+from modules.data import EventDataModule
 from scripts import benchmark
 from scripts.benchmarks import evaluation, plain_data, plain_network
 from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, markdown

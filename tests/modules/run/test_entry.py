@@ -255,7 +255,7 @@ def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_pat
     folder = run_folder(tmp_path)
     (checkpoint,) = (folder / "checkpoints").glob("epoch=*")
     config = validation_config(make_config(*NETWORK).dataset.path, checkpoint)
-    assert validate(config, config.model_dump(mode="json"), ["validation.py"]) == 0
+    assert validate(config, ["validation.py"]) == 0
 
     (found,) = folder.glob("validation_val_*")
     again = json.loads((found / "results.json").read_text())["metrics"]
@@ -270,7 +270,7 @@ def test_validation_of_a_fraction_of_less_than_a_batch(start, make_config, tmp_p
     (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
     config = validation_config(make_config(*NETWORK).dataset.path, checkpoint, "validation.limit_val_batches=0.01")
     with pytest.raises(UserError, match=r"limit_val_batches"):
-        validate(config, config.model_dump(mode="json"), ["validation.py"])
+        validate(config, ["validation.py"])
 
 
 def test_validation_refuses_frames_that_cannot_be_read(start, make_config, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_validation_refuses_frames_that_cannot_be_read(start, make_config, tmp_p
     )  # the check at the start looks at others
     config = validation_config(data_set, checkpoint)
     with pytest.raises(UserError, match=r"frame 3 is damaged(.*\n)*.*would not be the split's"):
-        validate(config, config.model_dump(mode="json"), ["validation.py"])
+        validate(config, ["validation.py"])
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -294,6 +294,6 @@ def test_a_signal_ends_a_validation_at_once(start, make_config, tmp_path: Path, 
     monkeypatch.setattr(DetectionModule, "validation_step", lambda *_: os.kill(os.getpid(), signum))
     before = signal.getsignal(signum)
     with pytest.raises(SystemExit) as exit_:
-        validate(config, config.model_dump(mode="json"), ["validation.py"])
+        validate(config, ["validation.py"])
     assert exit_.value.code == 128 + signum
     assert signal.getsignal(signum) == before

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from torch.utils.data import DataLoader
-from data.workers import prepare_worker
+from data.loader import prepare_worker
 loader = DataLoader(range(100), num_workers=1, worker_init_fn=prepare_worker, persistent_workers=True)
 batches = iter(loader)
 print(next(batches).item(), flush=True)
@@ -49,7 +49,7 @@ def test_a_worker_whose_batch_nobody_takes_any_more_prints_nothing_but_tells_oth
     script = (
         "import sys\n"
         "from torch.utils.data import DataLoader\n"
-        "from data.workers import prepare_worker\n"
+        "from data.loader import prepare_worker\n"
         "class Errors:\n"
         "    def __len__(self): return 2\n"
         "    def __getitem__(self, i):\n"

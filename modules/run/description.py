@@ -1,0 +1,85 @@
+"""What a run is: what was asked, on which machine, with which code and data."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from config.schema import Config
+from data.index import SplitIndex
+from modules.run.writing import write_json
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
+
+
+def write_description(folder: Path, argv: Sequence[str], config: Config, splits: Sequence[SplitIndex]) -> None:
+    """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay."""
+    command = shlex.join(["python", *argv])
+    with (folder / "command.txt").open("a") as file:
+        file.write(command + "\n")
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    )
+    patch = _git("diff", "HEAD")
+    if patch:
+        (folder / "uncommitted.patch").write_text(patch)
+    data = {split.split.name: describe_split(split) for split in splits}
+    write_json(folder / "environment.json", {**describe_environment(), "dataset": data})
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return the time, machine, code and library versions."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD").strip() or None,
+        "git_uncommitted_changes": bool(_git("status", "--porcelain").strip()),
+    }
+
+
+def describe_split(split: SplitIndex) -> dict[str, Any]:
+    """Return what a split holds, and a digest that two copies of the same preprocessed data share."""
+    digest = hashlib.sha256("\n".join(split.names.tolist()).encode())
+    for array in (split.num_frames, split.label_frame, split.class_counts):
+        digest.update(array.tobytes())
+    return {
+        "folder": str(split.split),
+        "sequences": len(split),
+        "frames": int(split.num_frames.sum()),
+        "labelled_frames": len(split.label_frame),
+        "boxes_per_class": split.class_counts.sum(axis=0).tolist(),
+        "digest": digest.hexdigest()[:16],
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _git(*arguments: str) -> str:
+    root = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
