@@ -20,16 +20,14 @@ from collections import Counter
 from pathlib import Path
 
 import h5py
-import psutil
 
 from config.errors import UserError
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
+from scripts.programs import Program
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERVAL = 10
-BEGIN = "=== next part of the disturbed run"
 LONGEST_UNDISTURBED_S = 20.0
-PATIENCE_S = 600.0
 SIZE_HW = (120, 160)
 TRAINING = (
     "dataset=toy",
@@ -54,7 +52,7 @@ ENDINGS = {
     "SIGTERM": 143,
     "SIGHUP to the group": 129,
     "SIGINT to the group": 130,
-    "SIGKILL": -9,
+    "SIGKILL": 137,
     "SIGKILL to a worker": 1,
 }
 
@@ -81,18 +79,18 @@ class Soak:
     def disturb(self) -> None:
         """Start or resume the run, wait, and end it in one of the ways; raises AssertionError for a wrong end."""
         runs = list((self._folder / "disturbed").glob("*/checkpoints/*.ckpt"))
-        with self._log.open("a") as log:
-            log.write(f"\n{BEGIN}\n")
-        process = self._train("disturbed", "training.max_steps=10000000", *(["resume=latest"] if runs else []))
-        self._wait_for_training(process)
+        program = self._train("disturbed", "training.max_steps=10000000", *(["resume=latest"] if runs else []))
+        program.wait_for_text("training: step")
+        program.wait_for(lambda: any(self._folder.glob("disturbed/*/checkpoints/*.ckpt")), "a first checkpoint")
         time.sleep(self._random.uniform(0, LONGEST_UNDISTURBED_S))
         if self._random.random() < 0.3:
-            process.send_signal(signal.SIGUSR1)
+            program.kill(signal.SIGUSR1)
             self.done["SIGUSR1"] += 1
-        assert process.poll() is None, f"ended by itself with exit code {process.returncode}, see {self._log}"
+        assert program.is_alive(program.pid), f"ended by itself, see {self._log}"
         kind = self._random.choice(list(ENDINGS))
-        self._end(process, kind)
-        assert process.wait(PATIENCE_S) == ENDINGS[kind], f"{kind}: exit code {process.returncode}, see {self._log}"
+        self._end(program, kind)
+        exit_code = program.exit_code()
+        assert exit_code == ENDINGS[kind], f"{kind}: exit code {exit_code}, see {self._log}"
         self.done[kind] += 1
         behind = self.last_step("disturbed") + 1 - self.newest_step()
         # A kill between a step and its checkpoint costs a whole interval; everything else that ends the run saves.
@@ -103,8 +101,8 @@ class Soak:
         """Let the run finish, repeat it without disturbance, and compare; return the number of steps."""
         end = self.newest_step() + 5
         for project, more in (("disturbed", ["resume=latest"]), ("undisturbed", [])):
-            process = self._train(project, f"training.max_steps={end}", *more)
-            assert process.wait() == 0, f"{project}: exit code {process.returncode}, see {self._log}"
+            exit_code = self._train(project, f"training.max_steps={end}", *more).exit_code(patience_s=3600)
+            assert exit_code == 0, f"{project}: exit code {exit_code}, see {self._log}"
         disturbed, undisturbed = self._losses("disturbed"), self._losses("undisturbed")
         steps = [step for step, _ in disturbed]
         assert steps == list(range(end)), f"steps of metrics.csv: {[s for s in range(end) if steps.count(s) != 1]}"
@@ -130,33 +128,16 @@ class Soak:
                 rows += [(int(row["step"]), row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
         return rows
 
-    def _end(self, process: subprocess.Popen[bytes], kind: str) -> None:
+    def _end(self, program: Program, kind: str) -> None:
         if kind == "SIGKILL to a worker":
-            self._random.choice(psutil.Process(process.pid).children()).kill()
+            os.kill(self._random.choice(program.workers()), signal.SIGKILL)
             return
         signum = signal.Signals[kind.split()[0]]
-        (os.killpg if "group" in kind else os.kill)(process.pid, signum)
+        (program.kill_group if "group" in kind else program.kill)(signum)
 
-    def _wait_for_training(self, process: subprocess.Popen[bytes]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while "training: step" not in self._log.read_text(errors="replace").rpartition(BEGIN)[2]:
-            assert process.poll() is None, f"ended by itself with exit code {process.returncode}, see {self._log}"
-            assert time.monotonic() < end, f"does not begin to train, see {self._log}"
-            time.sleep(0.2)
-
-    def _train(self, project: str, *overrides: str) -> subprocess.Popen[bytes]:
+    def _train(self, project: str, *overrides: str) -> Program:
         where = (f"dataset.path={self._data}", f"run_root={self._folder}", f"wandb.project_name={project}")
-        command = [sys.executable, "train.py", *TRAINING, *where, *overrides]
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup would have it ignored
-            )
+        return Program([*TRAINING, *where, *overrides], self._log)
 
     def _run(self, *command: object) -> None:
         with self._log.open("ab") as log:

@@ -75,15 +75,6 @@ def write_frames(path: Path, frames: np.ndarray) -> None:
         )
 
 
-def damage_frame(path: Path, index: int) -> None:
-    """Turn a byte of one frame over, as a failing disk does."""
-    with h5py.File(path, "r") as file:
-        chunk = file["data"].id.get_chunk_info(index)
-    content = bytearray(path.read_bytes())
-    content[chunk.byte_offset + chunk.size // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
 @pytest.fixture
 def data_set(tmp_path: Path) -> Path:
     """Train: sequences of 7, 12, 5 and 9 frames, every second one labelled; val: 11, 6 and 4 frames; test: one of 5."""

@@ -15,7 +15,8 @@ from config.schema import TrainConfig
 from data.dataset import ChunkDataset
 from data.index import load_index
 from data.plan import ChunkRead
-from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame, write_sequence
+from scripts.soak import damage_frame
+from tests.conftest import FRAMES_FILE, REPRESENTATION, write_sequence
 
 
 def read(sequence: int, start: int, stop: int, row: int = 0, **changes: object) -> ChunkRead:

@@ -3,12 +3,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+from torch.utils.data import Dataset
+
+from data.loader import LoaderWatch, StreamLoader
 
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import sys
+import time
 from torch.utils.data import DataLoader
 from data.loader import prepare_worker
 loader = DataLoader(range(100), num_workers=1, worker_init_fn=prepare_worker, persistent_workers=True)
@@ -63,3 +70,44 @@ def test_a_worker_whose_batch_nobody_takes_any_more_prints_nothing_but_tells_oth
     )
     assert "error 0" not in done.stderr
     assert "ValueError: error 1" in done.stderr
+
+
+def test_waiting_is_counted_and_announced() -> None:
+    """The data set takes a tenth of a second a batch; between two batches nobody waits."""
+    watch = LoaderWatch()
+    waiting: list[bool] = []
+
+    class Slow(Dataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> int:
+            time.sleep(0.1)
+            waiting.append(watch.is_waiting)
+            return index
+
+    loader = StreamLoader(Slow(), batch_size=None, watch=watch)
+    for batch in loader:
+        assert batch in (0, 1, 2)
+        assert not watch.is_waiting
+        time.sleep(0.2)
+    assert waiting == [True] * 3
+    assert 0.3 <= watch.take_waited_s() < 0.6
+    assert watch.take_waited_s() == 0
+    assert watch.failure is None
+
+
+def test_what_ended_a_wait_is_kept() -> None:
+    watch = LoaderWatch()
+
+    class Broken(Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            raise ValueError("no such chunk")
+
+    with pytest.raises(ValueError, match="no such chunk") as caught:
+        next(iter(StreamLoader(Broken(), batch_size=None, watch=watch)))
+    assert watch.failure is caught.value
+    assert not watch.is_waiting

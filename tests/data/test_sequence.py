@@ -13,7 +13,8 @@ from config.schema import DatasetConfig
 from data.frame_store import compact_path, write_frame_store
 from data.pixel_map import FreePixelMap, PixelMap
 from data.sequence import Sequence
-from tests.conftest import CHANNELS, FRAME_HW, FRAMES_FILE, REPRESENTATION, damage_frame, write_frames, write_sequence
+from scripts.soak import damage_frame
+from tests.conftest import CHANNELS, FRAME_HW, FRAMES_FILE, REPRESENTATION, write_frames, write_sequence
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FLIP = PixelMap(np.arange(FRAME_HW[0]), np.arange(FRAME_HW[1])[::-1])

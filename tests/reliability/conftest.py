@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.programs import Program
 from tests.conftest import FRAME_HW
-from tests.reliability.processes import Program
 from tests.runs import NETWORK
 
 Train = Callable[..., Program]

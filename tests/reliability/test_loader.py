@@ -11,7 +11,8 @@ from pathlib import Path
 
 from data.loader import explain_loader_failure, signals_held_back
 from modules.run.checkpoint_file import read_checkpoint
-from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
+from scripts.soak import damage_frame
+from tests.conftest import FRAMES_FILE, REPRESENTATION
 from tests.reliability import faults
 from tests.reliability.conftest import Train
 from tests.runs import losses, run_folder

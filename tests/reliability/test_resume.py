@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from modules.run.checkpoint_file import read_checkpoint
+from scripts.programs import Program
 from tests.reliability.conftest import Train
-from tests.reliability.processes import Program
 from tests.runs import losses, run_folder
 
 SCHEDULE = "training.lr_scheduler.total_steps=44"

@@ -16,9 +16,9 @@ import torch.distributed
 
 from modules.run.checkpoint_file import read_checkpoint
 from modules.run.folder import step_of
+from scripts.programs import ROOT, Program, wait_until
 from tests.reliability import faults
 from tests.reliability.conftest import Train, arguments
-from tests.reliability.processes import ROOT, Program, wait_until
 from tests.runs import losses, run_folder
 
 OPTIONS = (

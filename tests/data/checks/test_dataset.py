@@ -13,12 +13,12 @@ from config.errors import UserError
 from config.schema import DatasetConfig, TrainConfig
 from data.checks.dataset import check_dataset, require_usable
 from scripts.check_dataset import main
+from scripts.soak import damage_frame
 from tests.conftest import (
     CHANNELS,
     FRAME_HW,
     FRAMES_FILE,
     REPRESENTATION,
-    damage_frame,
     write_frames,
     write_sequence,
 )

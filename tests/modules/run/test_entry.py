@@ -19,7 +19,8 @@ from modules.detection import DetectionModule
 from modules.run.checkpoint_file import AtomicCheckpointIO, read_checkpoint
 from modules.run.entry import validate
 from modules.run.folder import step_of
-from tests.conftest import FRAMES_FILE, REPRESENTATION, damage_frame
+from scripts.soak import damage_frame
+from tests.conftest import FRAMES_FILE, REPRESENTATION
 from tests.runs import NETWORK, losses, run_folder
 
 

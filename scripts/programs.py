@@ -1,4 +1,4 @@
-"""`train.py` in processes of their own, so that real signals, kills and full disks can meet them.
+"""`train.py` in processes of their own, so that real signals, kills and full disks can meet them: for tests and soak.
 
 Importing torch and Lightning costs seconds; a fork server imports them once, and each run is forked from it.
 """
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0  # for what takes a second or two on an idle machine
 
 Prepare = Callable[[], None]  # runs in the process before train.py; a function of a module
@@ -96,12 +96,12 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.join()
 
-    def exit_code(self) -> int:
+    def exit_code(self, patience_s: float = PATIENCE_S) -> int:
         """Wait for the end. As a shell tells it: 128 + signal where a signal ended the process."""
-        self._process.join(PATIENCE_S)
+        self._process.join(patience_s)
         if self._process.is_alive():
             self.end()
-            raise AssertionError(f"still running after {PATIENCE_S} s:\n{self.output()}")
+            raise AssertionError(f"still running after {patience_s} s:\n{self.output()}")
         code = self._process.exitcode
         return code if code >= 0 else 128 - code
 
