@@ -10,14 +10,17 @@ import collections
 import pickle
 import re
 import typing
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import omegaconf
 import torch
 from torch import Tensor, nn
 
 from config.errors import UserError
+from config.schema import ModelConfig, S5Config
 from models.detector import Detector
 from models.published_names import in_our_names, is_published_s5
 
@@ -39,23 +42,42 @@ SAFE_CLASSES = [
 ]
 
 
-def load_into(detector: Detector, path: Path, trust: bool = False) -> list[str]:
+def load_into(detector: Detector, config: ModelConfig, path: Path, trust: bool = False) -> list[str]:
     """Give a detector the weights of a checkpoint; returns what its user should know about them, a line each.
 
     Args:
+        config: what the detector was built from.
         trust: unpickle a file that is more than weights, which runs any code hidden in it.
 
     Raises:
         UserError: as `load_weights` and `check_compatible`.
     """
-    tensors = _tensors(path, trust)
+    content = _read(path, trust)
+    tensors = _tensors(content)
     weights = _checked(tensors, path)
     check_compatible(weights, detector, path)
     detector.load_state_dict(weights)
-    if not is_published_s5(tensors):
-        return []
+    notes = [f"{path} was trained with {change}" for change in _changes_without_shape(content, config)]
+    return notes + (_about_the_state(path, config.backbone.stage.s5) if is_published_s5(tensors) else [])
+
+
+def _changes_without_shape(content: object, config: ModelConfig) -> Iterator[str]:
+    """Settings that tell in no shape, where a checkpoint of ours was trained with others."""
+    trained = content.get("config") if isinstance(content, dict) else None
+    for key in WITHOUT_SHAPE:
+        before: Any = trained
+        now: Any = config
+        for name in key.split(".")[1:]:
+            now = getattr(now, name, None)
+        for name in key.split("."):
+            before = before.get(name) if isinstance(before, dict) else None
+        if None not in (before, now) and before != now:
+            yield f"{key}={_typed(before)}; here it is {_typed(now)}"
+
+
+def _about_the_state(path: Path, config: S5Config) -> list[str]:
     trained = f"{path} comes from the published code for S5, which starts every chunk of frames from a state of zeros"
-    if detector.backbone.stages[0].cell.ssm.config.carry_state:
+    if config.carry_state:
         return [
             f"{trained}; here the state goes on from chunk to chunk, as S5 is defined. "
             "model.backbone.stage.s5.carry_state=false does as that code does, as its published results need it"
@@ -69,11 +91,10 @@ def load_weights(path: Path, trust: bool = False) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, damaged, no weights of a detector like ours, or only loadable with `trust`.
     """
-    return _checked(_tensors(path, trust), path)
+    return _checked(_tensors(_read(path, trust)), path)
 
 
-def _tensors(path: Path, trust: bool) -> dict[str, Tensor]:
-    content = _read(Path(path), trust)
+def _tensors(content: object) -> dict[str, Tensor]:
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
 
@@ -122,6 +143,18 @@ SETTINGS = {
     "fpn_depth": "model.fpn.depth",
     "num_classes": "model.head.num_classes",
 }
+
+
+WITHOUT_SHAPE = (
+    "model.backbone.partition_split_32",
+    "model.backbone.stage.attention.dim_head",
+    "model.backbone.stage.attention.mlp_activation",
+    "model.backbone.stage.s5.discretization",
+    "model.backbone.stage.s5.step_scale",
+    "model.backbone.stage.s5.carry_state",
+    "model.fpn.act",
+    "model.head.act",
+)
 
 
 def describe(weights: dict[str, Tensor]) -> Description:

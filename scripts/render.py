@@ -133,7 +133,7 @@ def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:
 
 def load_detector(config: Config, checkpoint: Path) -> Detector:
     detector = Detector(config.model, config.dataset.num_classes, config.partition_size)
-    for line in load_into(detector, checkpoint, trust=config.trust_checkpoint):
+    for line in load_into(detector, config.model, checkpoint, trust=config.trust_checkpoint):
         print(line)
     return detector.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -14,9 +14,9 @@ class LinearScan(torch.autograd.Function):
     """x_t = factor * x_(t-1) + weight u_t for t = 1 .. L, from x_0 = `state`; the x of all steps.
 
     Complex numbers stand in the rows of `weight` as real and imaginary part, one after the other. The products
-    `weight u_t` of all frames are one matrix product, and each x takes the place of its product. That walks over time,
-    with one operation per frame: the matrix product takes several times as long, and forms in log L steps, or as a
-    product with all powers of the factor, are slower on a CPU for L = 5 and 21, as they go over memory more often.
+    `weight u_t` of all frames are one matrix product, and each x takes the place of its product; autograd's own way
+    would keep the x twice. Only one multiplication per frame walks over time, a small part of the whole. Forms in
+    log L steps, or as a product with all powers of the factor, go over memory more often, and are slower on a CPU.
     """
 
     @staticmethod

@@ -181,7 +181,7 @@ def _say(*lines: str) -> None:
 
 
 def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
-    for line in load_into(module.detector, path, trust=config.trust_checkpoint):
+    for line in load_into(module.detector, config.model, path, trust=config.trust_checkpoint):
         _say(line)
 
 

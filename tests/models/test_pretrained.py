@@ -183,11 +183,11 @@ def test_published_weights_of_s5_load_and_the_use_of_their_state_is_told(setting
     theirs, ours = Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), model_config(S5, f"{CARRY}={setting}")
     path = save(rvt_checkpoint(published_s5(theirs)))
     detector = Detector(ours, NUM_CLASSES, PARTITION_SIZE)
-    (line,) = load_into(detector, path, trust=False)
+    (line,) = load_into(detector, ours, path)
     assert re.search(rf"some\.ckpt comes from the published code .*{told}", line)
     for key, value in theirs.state_dict().items():
         assert torch.equal(detector.state_dict()[key], value), key
-    assert load_into(detector, save(rvt_checkpoint(theirs.state_dict()))) == []
+    assert load_into(detector, ours, save(rvt_checkpoint(theirs.state_dict()))) == []
 
 
 def test_weights_of_s5_ask_for_its_cell_and_its_size(save):
@@ -195,9 +195,20 @@ def test_weights_of_s5_ask_for_its_cell_and_its_size(save):
     weights = Detector(narrow, NUM_CLASSES, PARTITION_SIZE).state_dict()
     assert (describe(weights).cell, describe(weights).state_dim) == ("s5", 24)
     with pytest.raises(UserError, match=r"needs model\.backbone\.stage\.cell=s5$"):
-        load_into(golden_detector(), save(weights))
+        load_into(golden_detector(), model_config(), save(weights))
     with pytest.raises(UserError, match=r"needs model\.backbone\.stage\.s5\.state_dim=24$"):
-        load_into(Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), save(weights))
+        load_into(Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), model_config(S5), save(weights))
+
+
+def test_settings_that_tell_in_no_shape_are_told_where_ours_was_trained_with_others(save):
+    trained = model_config(S5, f"{CARRY}=false", "model.backbone.stage.s5.bandlimit=0.4")
+    detector = Detector(trained, NUM_CLASSES, PARTITION_SIZE)
+    content = {"state_dict": detector.state_dict(), "config": {"model": trained.model_dump(mode="json")}}
+    assert load_into(detector, trained, save(content)) == []
+    (line,) = load_into(detector, model_config(S5), save(content))
+    assert line.endswith(f"some.ckpt was trained with {CARRY}=false; here it is true")
+    content["config"]["model"]["backbone"]["stage"].pop("s5")  # a file from before there were cells
+    assert load_into(detector, model_config(S5), save(content)) == []
 
 
 def test_other_class_count_asks_for_another_data_set():
