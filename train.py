@@ -6,6 +6,7 @@ import sys
 
 from config.command_line import errors_without_traceback, hydra_command, quick_imports
 from config.schema import TrainConfig
+from config.search_path import with_absolute_folders
 from modules.run.folder import with_recorded_command
 
 
@@ -19,5 +20,5 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 
 if __name__ == "__main__":
     with errors_without_traceback():
-        sys.argv[1:] = with_recorded_command(sys.argv[1:])
+        sys.argv[1:] = with_recorded_command(with_absolute_folders(sys.argv[1:]))
     hydra_command("train", train)()

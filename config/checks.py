@@ -10,8 +10,8 @@ from typing import Any
 from config.composition import MISSING
 from config.errors import Problem, UserError
 from config.hardware import count_gpus, decide_device
-from config.names import groups, listing
 from config.schema import Config, DatasetConfig, ModelConfig, TrainConfig, ValidationConfig, representation_of
+from config.search_path import SearchPath
 
 Check = Callable[..., Iterator[Problem]]
 SectionCheck = tuple[tuple[str, ...], Check]  # the sections that a check reads
@@ -30,11 +30,10 @@ def bare_sections(raw: dict[str, Any]) -> list[str]:
     ]
 
 
-def skeleton_problem(bare: Sequence[str], folder: Path) -> Problem:
+def skeleton_problem(bare: Sequence[str], search: SearchPath) -> Problem:
     """What is missing, and all that would fill it."""
-    lines = [f"is a skeleton: {', '.join(bare)} missing. Choose a complete model", listing("model", folder, True)]
-    lines.append("  or an experiment, which brings one")
-    lines += [listing(group, folder) for group in groups(folder) if group.startswith("experiment/")]
+    lines = [f"is a skeleton: {', '.join(bare)} missing. Choose a complete model"]
+    lines += [search.listing("model", complete_only=True), "  or an experiment, which brings one", search.experiments()]
     return Problem("model", "\n".join(lines))
 
 

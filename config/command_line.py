@@ -11,6 +11,7 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ from omegaconf import DictConfig
 
 from config import names
 from config.errors import ConfigError, Problem, UserError
-from config.loading import ROOTS, check_composed, load
-from config.names import CONFIG_FOLDER
+from config.loading import ROOTS, check_composed, compose_checked, load
 from config.overrides import Rewritten, rewrite
+from config.search_path import CONFIG_FOLDER, OPTION, RECORDED, SearchPath, with_absolute_folders
 
 Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
 EXIT_CODE = 2
@@ -51,6 +52,7 @@ Overrides: key=value where the key exists, +key=value anywhere; +experiment/<dat
 {listings}
 
   --cfg job          print the composed configuration, with every key, and stop
+  --config-dir, -cd  a folder of your own with dataset/, model/, experiment/ (docs/extending.md)
   --multirun, -m     one run for each value of a list: training.learning_rate=1e-4,2e-4
   --info             how the configuration is composed
   --shell-completion, -sc install=bash     (eval "$(python {program} -sc install=bash)")
@@ -81,7 +83,7 @@ def quick_imports() -> Iterator[None]:
 
 def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
     """A `main()` that runs `task` on the config `train` or `val`; the user's mistakes end it with exit code 2."""
-    typed = list(sys.argv)
+    typed: list[str] = []
 
     def run(cfg: DictConfig) -> None:
         sys.argv[:] = _command_of_this_run(typed)
@@ -93,6 +95,7 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
     def main() -> None:
         _let_openmp_wait_briefly()
         with errors_without_traceback():
+            typed[:] = [sys.argv[0], *with_absolute_folders(sys.argv[1:])]
             sys.argv[1:] = _prepare(config_name, typed)
         hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(run)()
 
@@ -111,27 +114,44 @@ def errors_without_traceback() -> Iterator[None]:
 
 def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
     """Arguments for Hydra, after everything that can be checked without torch has been checked."""
-    arguments = list(argv[1:])
-    parser = get_args_parser()
-    args = parser.parse_intermixed_args(arguments)
-    if args.shell_completion or args.hydra_help:
-        return arguments
+    search, arguments = SearchPath.split(argv[1:])
+    args = get_args_parser().parse_intermixed_args(arguments)
+    shows = args.cfg or args.info is not None
+    if shows or args.help or args.hydra_help:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends what it has seen enough of
+    if args.shell_completion:
+        return [*_folder_of_typed_line(os.environ.get("COMP_LINE", "")), *arguments]
+    if args.hydra_help:
+        return ["--hydra-help"]
     if args.help:
-        print(_help(config_name, argv[0]))
+        print(_help(config_name, argv[0], search))
         sys.exit(0)
     if not arguments:
         raise UserError(NOTHING_CHOSEN.format(example=EXAMPLES[config_name], program=Path(argv[0]).name))
-    if args.config_path or args.config_name or args.config_dir:
-        raise UserError("--config-path, --config-name and --config-dir are not used here: put YAML files under config/")
+    if args.config_path or args.config_name or args.config_dir or args.experimental_rerun:
+        flags = "--config-path, --config-name and --experimental-rerun"
+        raise UserError(f"{flags} are not used here: {OPTION} FOLDER adds a folder of your own (docs/extending.md)")
     sweep = bool(args.multirun)
-    rewritten = rewrite(args.overrides, names.key_tree(ROOTS[config_name]), CONFIG_FOLDER, sweep=sweep)
-    if args.cfg or args.info is not None or sweep:
+    rewritten = rewrite(args.overrides, names.key_tree(ROOTS[config_name]), search, sweep=sweep)
+    if shows or sweep:
         _raise(rewritten.problems)
-    if not (args.cfg or args.info is not None):
-        _check_runs(config_name, _runs_of(rewritten) if sweep else [args.overrides])
+    if shows:
+        _raise(compose_checked(config_name, rewritten, search).problems)
+    else:
+        own = [text for text in argv if text.startswith(RECORDED)]
+        _check_runs(config_name, [[*own, *run] for run in (_runs_of(rewritten) if sweep else [args.overrides])])
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what fails from here on is no typing error: show where
     flags = [argument for argument in arguments if argument not in args.overrides]
-    return [*flags, *rewritten.hydra]
+    return [*search.overrides, *rewritten.hydra, *flags]  # flags last: --info would take an override for its value
+
+
+def _folder_of_typed_line(line: str) -> list[str]:
+    """The first folder of a command that is being completed; Hydra completes the names in one."""
+    try:
+        search, _ = SearchPath.split(line.split())
+    except ConfigError:  # half a name so far
+        return []
+    return [RECORDED + str(folder) for folder in search.folders[1:2]]
 
 
 def _check_runs(config_name: str, runs: Sequence[Sequence[str]]) -> None:
@@ -173,11 +193,11 @@ def _command_of_this_run(typed: Sequence[str]) -> list[str]:
     """The command as typed; in a sweep the one that makes this run alone, for its record and its GPU processes."""
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
-        return [typed[0], *hydra_config.overrides.task]
+        own = [text for text in typed if text.startswith(RECORDED)]
+        return [typed[0], *own, *hydra_config.overrides.task]
     return list(typed)
 
 
-def _help(config_name: str, program: str) -> str:
-    groups = ["model", "dataset", *(g for g in names.groups(CONFIG_FOLDER) if g.startswith("experiment/"))]
-    listings = "\n".join(names.listing(group, CONFIG_FOLDER, group == "model") for group in groups)
+def _help(config_name: str, program: str, search: SearchPath) -> str:
+    listings = "\n".join([search.listing("model", True), search.listing("dataset"), search.experiments()])
     return HELP.format(example=EXAMPLES[config_name], listings=listings, program=Path(program).name)

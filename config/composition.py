@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,19 +12,30 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from config.errors import Problem
 from config.names import join
+from config.search_path import SearchPath
 
 MISSING = "???"
 
 
-def compose_files(config_name: str, choices: Sequence[str], folder: Path) -> DictConfig:
-    """The YAML files of a root config and of the chosen groups, merged."""
-    with _hydra(folder):
-        return compose(config_name, list(choices))
+def compose_files(config_name: str, choices: Sequence[str], search: SearchPath) -> DictConfig:
+    """The YAML files of a root config and of the chosen groups, merged; with the `hydra` node."""
+    with _hydra(search):
+        return compose(config_name, [*choices, *search.overrides], return_hydra_config=True)
+
+
+def take_hydra(cfg: DictConfig) -> dict[str, Any]:
+    """Remove Hydra's own node from a composed config, and return what it would do, unresolved."""
+    with open_dict(cfg):
+        node = OmegaConf.to_container(cfg.pop("hydra"), resolve=False)
+    for told in ("overrides", "runtime"):  # what was composed, not what is done
+        del node[told]
+    del node["job"]["override_dirname"]
+    return node
 
 
 def apply_values(values: Sequence[str], cfg: DictConfig) -> None:
@@ -33,21 +43,22 @@ def apply_values(values: Sequence[str], cfg: DictConfig) -> None:
     ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(list(values)), cfg)
 
 
-def member_files(config_name: str, choices: Sequence[str], folder: Path) -> list[ResultDefault]:
+def member_files(config_name: str, choices: Sequence[str], search: SearchPath) -> list[ResultDefault]:
     """The files that a config is made of; later ones win."""
-    with _hydra(folder):
+    with _hydra(search):
         loader = GlobalHydra.instance().config_loader()
-        defaults = loader.compute_defaults_list(config_name, list(choices), RunMode.RUN).defaults
+        overrides = [*choices, *search.overrides]
+        defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
     return [member for member in defaults if not (member.config_path or "").startswith("hydra")]
 
 
 @contextlib.contextmanager
-def _hydra(folder: Path) -> Iterator[None]:
-    """Hydra for one folder, also inside of a run that Hydra started."""
+def _hydra(search: SearchPath) -> Iterator[None]:
+    """Hydra for the project's folder, also inside of a run that Hydra started."""
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+        with initialize_config_dir(str(search.folders[0]), version_base="1.3"):
             yield
     finally:
         GlobalHydra.instance().hydra = running

@@ -6,9 +6,10 @@ missing values, types and ranges (`config.schema`), contradictions (`config.chec
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from config import names
 from config.checks import CHECKS, MACHINE_CHECKS
-from config.composition import apply_values, compose_files, exists
+from config.composition import apply_values, compose_files, exists, take_hydra
 from config.errors import ConfigError, Problem
-from config.names import CONFIG_FOLDER
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
+from config.search_path import CONFIG_FOLDER, SearchPath
 from config.sections import check_sections, is_under
+from config.trust import check_files, check_hydra
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
 STAND_IN = "dataset=base"
@@ -65,50 +67,72 @@ def load(
 ) -> Loaded:
     """Compose and check `train` or `val`, or one section of it. Raises ConfigError with every mistake found.
 
-    `on_this_machine` asks for the files and GPUs that the config names, too.
+    `on_this_machine` asks for the files and GPUs that the config names, too. `folder` holds the project's YAML files;
+    `overrides` may name others, as `--config-dir=FOLDER`.
     """
-    rewritten = rewrite(overrides, names.key_tree(ROOTS[config_name]), folder)
-    problems = list(rewritten.problems)
-    try:
-        cfg, choices = _compose(config_name, rewritten, folder)
-        origins = Origins(rewritten.typed, choices, config_name, folder)
-        for key in rewritten.plain:
-            if not exists(key, cfg):
-                message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
-                problems.append(Problem(key, message, origins.of(key)))
-        before = copy.deepcopy(cfg)
+    search, overrides = SearchPath.split(overrides, folder)
+    rewritten = rewrite(overrides, names.key_tree(ROOTS[config_name]), search)
+    composed = compose_checked(config_name, rewritten, search)
+    cfg, origins, problems = composed.cfg, composed.origins, [*rewritten.problems, *composed.problems]
+    for key in rewritten.plain:
+        if not exists(key, cfg):
+            message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
+            problems.append(Problem(key, message, origins.of(key)))
+    before = copy.deepcopy(cfg)
+    with _telling(problems):
         apply_values(rewritten.values, cfg)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
     told = {problem.key for problem in problems}
     problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
-    if STAND_IN in choices:  # most of its mistakes are not the user's
+    if STAND_IN in origins.choices:  # most of its mistakes are not the user's
         problems = [p for p in problems if not is_under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
         if not rewritten.chooses_dataset:
-            problems.insert(0, Problem("dataset", "is not chosen:\n" + names.listing("dataset", folder)))
+            problems.insert(0, Problem("dataset", "is not chosen:\n" + search.listing("dataset")))
     if problems:
         raise ConfigError(problems)
     return Loaded(checked.sections, (*rewritten.warnings, *checked.warnings))
 
 
-def _compose(config_name: str, rewritten: Rewritten, folder: Path) -> tuple[DictConfig, list[str]]:
-    """The merged files and the choices they follow from, with a stand-in where no data set is chosen."""
-    choices = rewritten.choices
+@dataclass(frozen=True)
+class Composed:
+    """The merged files without the overrides of single keys, and what they may not set."""
+
+    cfg: DictConfig
+    origins: Origins
+    problems: list[Problem]
+
+
+def compose_checked(config_name: str, rewritten: Rewritten, search: SearchPath) -> Composed:
+    """The merged files of a root config and of the chosen groups; a stand-in where no data set is chosen."""
+    choices = [*rewritten.of_hydra, *rewritten.choices]
+    with _telling(rewritten.problems):
+        try:
+            cfg = compose_files(config_name, choices, search)
+        except HydraException:
+            if any(choice.startswith("dataset=") for choice in choices):
+                raise
+            choices = [*choices, STAND_IN]  # so that the other mistakes are found as well
+            cfg = compose_files(config_name, choices, search)
+        origins = Origins(rewritten.typed, choices, config_name, search)
+        problems = list(check_hydra(take_hydra(cfg), rewritten.of_hydra, config_name, origins, search))
+        problems += check_files(origins, ROOTS[config_name].model_fields)
+    return Composed(cfg, origins, problems)
+
+
+@contextlib.contextmanager
+def _telling(problems: Sequence[Problem]) -> Iterator[None]:
+    """What Hydra and the YAML reader refuse ends the search for mistakes."""
     try:
-        return compose_files(config_name, choices, folder), choices
-    except HydraException:
-        if any(choice.startswith("dataset=") for choice in choices):
-            raise
-    choices = [*choices, STAND_IN]  # so that the other mistakes are found as well
-    return compose_files(config_name, choices, folder), choices
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
 
 
 def check_composed(config_name: str, cfg: DictConfig) -> Config:
     """Typed config of what Hydra composed from overrides that `load` has accepted."""
     root = ROOTS[config_name]
-    checked = check_sections(root, cfg, Origins({}, (), config_name, CONFIG_FOLDER), CHECKS)
+    checked = check_sections(root, cfg, Origins({}, (), config_name, SearchPath()), CHECKS)
     if checked.problems:
         raise ConfigError(checked.problems)
     return root(**checked.sections)

@@ -1,26 +1,28 @@
-"""Valid names: keys of the schema, groups and choices on disk, and the one that a mistyped name is nearest to."""
+"""Valid names: the keys of the schema, and the name that a mistyped one is nearest to."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-CONFIG_FOLDER = Path(__file__).resolve().parent
-
 
 @dataclass(frozen=True)
 class KeyTree:
-    """Full keys of a schema: sections with the names in them (`""` is the root), and leaves with their types."""
+    """Full keys of a schema: sections with the names in them (`""` is the root), and leaves with their types.
+
+    A section has the keys of all members of a union; a key whose value may be a section or a single value is both.
+    """
 
     sections: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leaves: dict[str, Any] = field(default_factory=dict)
+    optional: set[str] = field(default_factory=set)  # sections that may be null
 
     def knows(self, key: str) -> bool:
         """True for a section, a leaf, or an entry of a leaf that is a free mapping."""
@@ -35,13 +37,17 @@ class KeyTree:
 
     def _mapping_above(self, key: str) -> str | None:
         parents = (key[:i] for i, letter in enumerate(key) if letter == ".")
-        return next((p for p in parents if get_origin(self.leaves.get(p)) is dict), None)
+        return next((p for p in parents if any(_is_mapping(m) for m in _members(self.leaves.get(p)))), None)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return annotation is dict or get_origin(annotation) is dict
 
 
 @functools.cache
 def key_tree(schema: type[BaseModel]) -> KeyTree:
     tree = KeyTree()
-    _add_section(tree, "", schema)
+    _add_section(tree, "", [schema])
     return tree
 
 
@@ -84,49 +90,24 @@ def join(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
-def groups(folder: Path) -> list[str]:
-    """Config groups on disk, such as `dataset` and `experiment/gen4`."""
-    return sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() and any(path.rglob("*.yaml"))
-    )
-
-
-def choices(group: str, folder: Path) -> dict[str, Path]:
-    """Choices of a group on disk (`maxvit_yolox/plain_lstm` for `model`) and their files."""
-    files = sorted((folder / group).rglob("*.yaml"))
-    return {str(path.relative_to(folder / group).with_suffix("")): path for path in files}
-
-
-def listing(group: str, folder: Path, complete_only: bool = False) -> str:
-    """The choices of a group, one a line, as they are typed, each with the first comment of its file."""
-    found = {name: path.read_text(encoding="utf-8") for name, path in choices(group, folder).items()}
-    if group == "dataset" or complete_only:
-        found = {name: text for name, text in found.items() if name != "base" and ": ???" not in text}
-    width = max((len(name) for name in found), default=0)
-    sign = "+" if group.startswith("experiment") else ""
-    return "\n".join(
-        f"    {sign}{group}={name:<{width}}  {_first_comment(text)}".rstrip() for name, text in found.items()
-    )
-
-
-def _first_comment(text: str) -> str:
-    lines = (line for line in text.splitlines() if line.startswith("#") and not line.startswith("# @package"))
-    return next(lines, "").lstrip("# ")
-
-
-def _add_section(tree: KeyTree, key: str, schema: type[BaseModel]) -> None:
-    tree.sections[key] = tuple(schema.model_fields)
-    for name, info in schema.model_fields.items():
-        section = _section(info.annotation)
-        if section is None:
-            tree.leaves[join(key, name)] = info.annotation
-        else:
-            _add_section(tree, join(key, name), section)
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    members = (m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel))
-    return next(members, None)
+def _add_section(tree: KeyTree, key: str, schemas: Sequence[type[BaseModel]]) -> None:
+    """A section with the keys of all schemas that it may have."""
+    annotations: dict[str, list[Any]] = {}
+    for schema in schemas:
+        for name, info in schema.model_fields.items():
+            annotations.setdefault(name, []).append(info.annotation)
+    tree.sections[key] = tuple(annotations)
+    for name, alternatives in annotations.items():
+        members = [member for annotation in alternatives for member in _members(annotation)]
+        inner = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+        values = [member for member in members if member not in inner]
+        if inner:
+            _add_section(tree, join(key, name), inner)
+        if inner and type(None) in values:
+            tree.optional.add(join(key, name))
+            values = [value for value in values if value is not type(None)]
+        if values:
+            tree.leaves[join(key, name)] = Union[tuple(values)]  # noqa: UP007
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import yaml
 from hydra.core.default_element import ResultDefault
 
 from config.composition import member_files
+from config.search_path import SearchPath
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class Origins:
     typed: Mapping[str, str]
     choices: Sequence[str]
     config_name: str
-    folder: Path
+    search: SearchPath
 
     @functools.cached_property
     def members(self) -> list[ResultDefault]:
         """The composed files, those that win last."""
-        return member_files(self.config_name, self.choices, self.folder)
+        return member_files(self.config_name, self.choices, self.search)
 
     def of(self, key: str) -> str:
         """Text such as `in config/general.yaml:7`; empty if nobody sets the key."""
@@ -33,11 +34,15 @@ class Origins:
         if above:
             return f"on the command line: {self.typed[max(above, key=len)]}"
         for member in reversed(self.members):
-            path = self.folder / f"{member.config_path}.yaml"
-            line = _line_of(path, member.package or "", key) if path.is_file() else None
+            path = self.file_of(member)
+            line = _line_of(path, member.package or "", key) if path is not None else None
             if line is not None:
-                return f"in {self.folder.name}/{path.relative_to(self.folder)}:{line}"
+                return f"in {self.search.told(path)}:{line}"
         return ""
+
+    def file_of(self, member: ResultDefault) -> Path | None:
+        """The file that is read for a member."""
+        return next(iter(self.search.files(member.config_path or "")), None)
 
 
 def _line_of(path: Path, package: str, key: str) -> int | None:

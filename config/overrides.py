@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from config import names, retired
 from config.errors import Problem
+from config.quoting import quote, unquote
+from config.search_path import CHOSEN_BY_DEFAULT, SearchPath
 
 COMMAND_LINE = "on the command line"
-CHOSEN_BY_DEFAULT = ("dataset", "model")  # the groups that train.yaml and val.yaml name in their defaults
-QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”", "„": "“", "`": "`"}
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=@\s]+)(?P<package>@[^=\s]*)?\s*(?:=(?P<value>.*))?", re.DOTALL)
 
 
@@ -42,7 +41,8 @@ class Override:
 class Rewritten:
     """Overrides for Hydra, and everything there is to say about them."""
 
-    choices: list[str] = field(default_factory=list)  # of groups: dataset=gen4; also what is Hydra's own
+    of_hydra: list[str] = field(default_factory=list)  # of Hydra's own node: hydra.verbose=true
+    choices: list[str] = field(default_factory=list)  # of groups: dataset=gen4
     values: list[str] = field(default_factory=list)  # of keys: ++batch_size.train=6
     plain: dict[str, str] = field(default_factory=dict)  # keys typed without a sign -> text; they must exist
     typed: dict[str, str] = field(default_factory=dict)  # key, not group -> text on the command line
@@ -52,7 +52,7 @@ class Rewritten:
 
     @property
     def hydra(self) -> list[str]:
-        return [*self.choices, *self.values]
+        return [*self.of_hydra, *self.choices, *self.values]
 
     @property
     def chooses_dataset(self) -> bool:
@@ -60,39 +60,23 @@ class Rewritten:
         return "dataset" in self.groups
 
 
-def rewrite(overrides: Sequence[str], tree: names.KeyTree, folder: Path, *, sweep: bool = False) -> Rewritten:
+def rewrite(overrides: Sequence[str], tree: names.KeyTree, search: SearchPath, *, sweep: bool = False) -> Rewritten:
     """Rewrite overrides for Hydra; `sweep` leaves comma lists of ordinary values to --multirun."""
     out = Rewritten()
-    groups = names.groups(folder)
+    groups = search.groups()
     for typed in overrides:
         override = _split(typed, out)
         if override is None:
             continue
         key = override.key
         if key.startswith(("hydra.", "hydra/")):
-            out.choices.append(typed)
-        elif key in groups or "/" in key or _is_mistyped_group(key, groups, tree):
-            _rewrite_choice(override, groups, folder, out, sweep=sweep)
+            out.of_hydra.append(typed)
+        elif (key in groups and key not in tree.leaves) or "/" in key or _is_mistyped_group(key, groups, tree):
+            _rewrite_choice(override, groups, search, out, sweep=sweep)
         else:
             out.typed[key] = typed
             _rewrite_value(override, tree, out, sweep=sweep)
     return out
-
-
-def quote(text: str) -> str:
-    """Hydra's single-quoted form of any text."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
-
-
-def unquote(text: str) -> str:
-    """Text without the quotes that Hydra or a pasted shell command put around it."""
-    text = text.strip()
-    if len(text) < 2 or QUOTES.get(text[0]) != text[-1]:
-        return text
-    inner, mark = text[1:-1], text[-1]
-    if mark not in "'\"":
-        return inner
-    return re.sub(rf"(\\+)({mark}|$)", lambda m: "\\" * (len(m[1]) // 2) + m[2], inner)
 
 
 def _split(typed: str, out: Rewritten) -> Override | None:
@@ -115,13 +99,15 @@ def _is_mistyped_group(key: str, groups: Sequence[str], tree: names.KeyTree) -> 
     return "." not in key and not tree.knows(key) and names.nearest(key, groups) is not None
 
 
-def _rewrite_choice(override: Override, groups: Sequence[str], folder: Path, out: Rewritten, *, sweep: bool) -> None:
+def _rewrite_choice(
+    override: Override, groups: Sequence[str], search: SearchPath, out: Rewritten, *, sweep: bool
+) -> None:
     group, origin = override.key, override.origin
     if group not in groups:
         near = names.nearest(group, groups)
         out.groups.add(near or group)
         message = "there is no such group" + (f"; did you mean {near}?" if near else "")
-        message += "\n" + (names.listing(near, folder) if near else f"groups: {', '.join(groups)}")
+        message += "\n" + (search.listing(near) if near else f"groups: {', '.join(groups)}")
         out.problems.append(Problem(group, message, origin))
         return
     out.groups.add(group)
@@ -130,12 +116,12 @@ def _rewrite_choice(override: Override, groups: Sequence[str], folder: Path, out
         return
     value = unquote(override.value or "")
     options = value.strip("[]").split(",") if value.startswith("[") or (sweep and "," in value) else [value]
-    known = names.choices(group, folder)
+    known = search.choices(group)
     for option in (unquote(option).removesuffix(".yaml") for option in options):
         if option not in known:
             near = names.nearest(option, known)
             message = f"{option!r} is not a choice" + (f"; did you mean {near}?" if near else "")
-            out.problems.append(Problem(group, f"{message}\n{names.listing(group, folder)}", origin))
+            out.problems.append(Problem(group, f"{message}\n{search.listing(group)}", origin))
             return
     if group in CHOSEN_BY_DEFAULT or override.package:
         sign = "" if group in CHOSEN_BY_DEFAULT else override.sign
@@ -160,7 +146,8 @@ def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, s
     if override.sign == "~":
         out.values.append(override.typed)
         return
-    if key in tree.sections and not value.lstrip().startswith("{"):
+    is_value = key in tree.leaves or (key in tree.optional and value.strip() == "null")
+    if key in tree.sections and not is_value and not value.lstrip().startswith("{"):
         message = f"is a section; set its keys: {', '.join(names.join(key, name) for name in tree.sections[key])}"
         if key == "checkpoint":
             message += "\nresume=PATH goes on with a checkpoint's run, weights=PATH starts a new run from its weights"

@@ -50,7 +50,7 @@ def check_sections(
         (problems if isinstance(verdict, Problem) else warnings).append(verdict)
     bare = bare_sections(raw)
     if bare:
-        problems.append(skeleton_problem(bare, origins.folder))
+        problems.append(skeleton_problem(bare, origins.search))
     missing = [key for key in missing if key not in retired.DERIVED and retired.retired_key(key) is None]
     problems += [Problem(key, _how_to_give(key), origins.of(key)) for key in missing if not is_under(key, bare)]
 

@@ -10,7 +10,7 @@ from config.schema import TrainConfig
 from modules.evaluation.evaluator import ClassFigures, EvaluationResult
 from modules.run.folder import RunFolder
 
-_OF_THE_MODEL = ("dataset=", "dataset.", "model=", "model.", "+experiment", "hardware.gpus=")
+_OF_THE_MODEL = ("--config-dir=", "dataset=", "dataset.", "model=", "model.", "+experiment", "hardware.gpus=")
 _OF_TRAINING = ("dataset.train.", "dataset.data_augmentation.", "model.postprocess.")
 
 

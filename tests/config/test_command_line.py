@@ -13,7 +13,7 @@ import pytest
 
 from config.command_line import hydra_command
 from config.errors import UserError
-from config.names import CONFIG_FOLDER
+from config.search_path import CONFIG_FOLDER
 
 PROJECT = CONFIG_FOLDER.parent
 Outcome = list[tuple[Any, dict[str, Any], list[str]]]

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from config.errors import ConfigError
 from config.loading import load, load_dataset_config, load_train_config, load_validation_config
-from config.names import CONFIG_FOLDER
+from config.search_path import CONFIG_FOLDER
 
 TRAIN = (
     "model=maxvit_yolox/plain_lstm",

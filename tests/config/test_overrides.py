@@ -9,13 +9,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.names import CONFIG_FOLDER, key_tree
-from config.overrides import Rewritten, quote, rewrite, unquote
+from config.names import key_tree
+from config.overrides import Rewritten, rewrite
+from config.quoting import quote, unquote
 from config.schema import TrainConfig, ValidationConfig
+from config.search_path import SearchPath
 
 
 def rewritten(*overrides: str, sweep: bool = False, root: type = TrainConfig) -> Rewritten:
-    return rewrite(overrides, key_tree(root), CONFIG_FOLDER, sweep=sweep)
+    return rewrite(overrides, key_tree(root), SearchPath(), sweep=sweep)
 
 
 def value_of(hydra_override: str) -> str:
@@ -110,5 +112,5 @@ def test_sweeps_keep_comma_lists_except_in_paths() -> None:
 def test_choices_are_those_on_disk(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_text("# Mine\nname: mine\n")
-    result = rewrite(["dataset=gen4"], key_tree(TrainConfig), tmp_path)
+    result = rewrite(["dataset=gen4"], key_tree(TrainConfig), SearchPath((tmp_path,)))
     assert "dataset=mine  Mine" in result.problems[0].message

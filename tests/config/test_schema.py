@@ -10,14 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from config.loading import load_train_config, load_validation_config
-from config.names import CONFIG_FOLDER, choices, key_tree
+from config.names import key_tree
 from config.retired import DERIVED
 from config.schema import TrainConfig, ValidationConfig
+from config.search_path import CONFIG_FOLDER, SearchPath
 
 PROJECT = CONFIG_FOLDER.parent
-DATASETS = sorted(set(choices("dataset", CONFIG_FOLDER)) - {"base"})
-MODELS = sorted(set(choices("model", CONFIG_FOLDER)) - {"rnndet"})
-EXPERIMENTS = sorted(choices("experiment", CONFIG_FOLDER))
+DATASETS = sorted(set(SearchPath().choices("dataset")) - {"base"})
+MODELS = sorted(set(SearchPath().choices("model")) - {"rnndet"})
+EXPERIMENTS = sorted(SearchPath().choices("experiment"))
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
