@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from config import names, retired
 from config.errors import Problem
 from config.quoting import quote, unquote
-from config.search_path import CHOSEN_BY_DEFAULT, SearchPath
+from config.search_path import CHOSEN_BY_DEFAULT, RECORDED, SearchPath
 
 COMMAND_LINE = "on the command line"
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=@\s]+)(?P<package>@[^=\s]*)?\s*(?:=(?P<value>.*))?", re.DOTALL)
@@ -69,7 +69,7 @@ def rewrite(overrides: Sequence[str], tree: names.KeyTree, search: SearchPath, *
         if override is None:
             continue
         key = override.key
-        if key.startswith(("hydra.", "hydra/")):
+        if is_of_hydra(key):
             out.of_hydra.append(typed)
         elif (key in groups and key not in tree.leaves) or "/" in key or _is_mistyped_group(key, groups, tree):
             _rewrite_choice(override, groups, search, out, sweep=sweep)
@@ -77,6 +77,23 @@ def rewrite(overrides: Sequence[str], tree: names.KeyTree, search: SearchPath, *
             out.typed[key] = typed
             _rewrite_value(override, tree, out, sweep=sweep)
     return out
+
+
+def is_of_hydra(key: str) -> bool:
+    return key.startswith(("hydra.", "hydra/"))
+
+
+def only_of_this_project(recorded: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides that a record may bring, and what it may not: flags, and Hydra's own node, which calls what it names.
+
+    Anything else is checked like what is typed: it can set keys of the schema and choose files.
+    """
+    kept, refused = [], []
+    for text in recorded:
+        match = OVERRIDE.fullmatch(text.strip())
+        ours = match is not None and not is_of_hydra(match["key"]) and not text.strip().startswith("-")
+        (kept if ours or text.startswith(RECORDED) else refused).append(text)
+    return kept, refused
 
 
 def _split(typed: str, out: Rewritten) -> Override | None:

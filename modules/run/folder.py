@@ -9,11 +9,13 @@ import secrets
 import shlex
 import shutil
 import string
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from config.errors import UserError
+from config.overrides import only_of_this_project
 
 ID_LENGTH = 8  # as WandB's
 
@@ -140,6 +142,10 @@ def with_recorded_command(overrides: list[str]) -> list[str]:
         recorded = shlex.split((run.path / "command.txt").read_text().splitlines()[-1])[2:]
     except (OSError, IndexError) as error:
         raise UserError(f"{run.path}/command.txt does not tell how the run was started: type its overrides") from error
+    recorded, refused = only_of_this_project(recorded)
+    if refused:
+        left_out = f"{shlex.join(refused)}: a record sets this project's keys only. Type it if you want it"
+        print(f"Left out of what {run.path}/command.txt says: {left_out}", file=sys.stderr)
     kept = [text for text in recorded if _key(text) not in {*typed, "weights", "resume", "check"}]
     others = [text for text in overrides if _key(text) != "resume"]
     return [*kept, *others, f"resume={(checkpoint or run.path).absolute()}"]
