@@ -91,7 +91,8 @@ def only_of_this_project(recorded: Sequence[str]) -> tuple[list[str], list[str]]
     kept, refused = [], []
     for text in recorded:
         match = OVERRIDE.fullmatch(text.strip())
-        ours = match is not None and not is_of_hydra(match["key"]) and not text.strip().startswith("-")
+        is_override = match is not None and (match["value"] is not None or match["sign"] == "~")
+        ours = is_override and not is_of_hydra(match["key"]) and not text.strip().startswith("-")
         (kept if ours or text.startswith(RECORDED) else refused).append(text)
     return kept, refused
 

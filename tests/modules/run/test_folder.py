@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,33 @@ def test_resume_alone_takes_the_command_of_the_run(tmp_path: Path, monkeypatch: 
         ]
     whole = ["dataset=gen1", "resume=latest"]
     assert with_recorded_command(whole) == whole
+
+
+def test_a_recorded_command_brings_this_projects_keys_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra calls what its own node names, and reads pickles: not on the word of a run folder from somebody else."""
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "runs" / "project", "abcd1234", 0)
+    hostile = [
+        "++hydra.callbacks.x._target_=os.abort",
+        " +hydra.callbacks.x=y",
+        "hydra/launcher=theirs",
+        "+hydra/callbacks@hydra.callbacks=theirs",
+        "--experimental-rerun=job.pickle",
+        "--config-path=theirs",
+        "--multirun",
+        "-cn",
+        "theirs",
+    ]
+    ours = ["--config-dir=/own", "dataset=gen4", "+experiment/gen4=tiny", "~dataset.class_groups"]
+    (run / "command.txt").write_text(shlex.join(["python", "train.py", *hostile, *ours]) + "\n")
+    assert with_recorded_command(["resume=latest"]) == [*ours, f"resume={run}"]
+    said = capsys.readouterr().err
+    assert "hydra.callbacks" in said
+    assert "Type it if you want it" in said
+    assert with_recorded_command(["resume=latest", "--config-dir=/moved"]) == [
+        *ours[1:],
+        "--config-dir=/moved",
+        f"resume={run}",
+    ]
