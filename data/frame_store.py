@@ -36,11 +36,6 @@ _COMPRESSION_LEVEL = 1
 _PAYLOAD_CHUNK = 2**15  # HDF5 rounds the file up to whole chunks
 
 
-def compact_path(frames_path: Path) -> Path:
-    """Place of the compact store beside the frames file of RVT's layout."""
-    return frames_path.with_name(f"{frames_path.stem}_compact.h5")
-
-
 class FrameStore:
     """Read access to one compact file; the handle stays open until `close`, and must not cross a fork.
 

@@ -22,6 +22,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.layout import PREPROCESS_AGAIN, SequenceLayout, may_be_sequence
 from data.sequence import read_labels, read_npy
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
@@ -99,7 +100,7 @@ def load_index(dataset: DatasetConfig, split: str) -> SplitIndex:
     folder = dataset.path / split
     if not folder.is_dir():
         raise UserError(f"{folder} not found. Check dataset.path, or make the data set with scripts/preprocess.py")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in os.scandir(folder) if may_be_sequence(Path(entry)))
     if not names:
         raise UserError(f"{folder} has no sequences. Check dataset.path, or run scripts/preprocess.py")
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -125,11 +126,11 @@ _Entry = tuple[int, ndarray, ndarray, int, tuple[int, int]]  # frames, label fra
 
 def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
     labels = read_labels(path, dataset)
-    t_us = read_npy(path / "event_representations_v2" / dataset.ev_repr_name / "timestamps_us.npy")
+    t_us = read_npy(SequenceLayout.of(path, dataset).frame_times)
     if len(labels.frames) and labels.frames[-1] >= len(t_us):
         raise UserError(
-            f"{path}: frame {labels.frames[-1]} has labels, but timestamps_us.npy has {len(t_us)} frames. Run "
-            "scripts/preprocess.py for this recording again"
+            f"{path}: frame {labels.frames[-1]} has labels, but timestamps_us.npy has {len(t_us)} frames. "
+            f"{PREPROCESS_AGAIN}"
         )
     class_id = labels.boxes[:, 0].astype(np.int64)
     known = class_id < dataset.num_classes
@@ -173,20 +174,13 @@ def _known(index: SplitIndex | None) -> dict[tuple[str, bytes], _Entry]:
 
 def _fingerprint(path: Path, dataset: DatasetConfig) -> list[int]:
     """Sizes and modification times of the files that the index tells of."""
-    representation = path / "event_representations_v2" / dataset.ev_repr_name
-    files = (
-        path / "labels_v2" / "labels.npz",
-        representation / "objframe_idx_2_repr_idx.npy",
-        representation / "timestamps_us.npy",
-    )
+    layout = SequenceLayout.of(path, dataset)
+    files = (layout.boxes, layout.label_frames, layout.frame_times)
     try:
         stats = [file.stat() for file in files]
         return [value for stat in stats for value in (stat.st_size, stat.st_mtime_ns)]
     except OSError as error:
-        raise UserError(
-            f"{error.filename} is missing. Run scripts/preprocess.py for this recording again, or check "
-            "dataset.ev_repr_name"
-        ) from error
+        raise UserError(f"{error.filename} is missing. {PREPROCESS_AGAIN}, or check dataset.ev_repr_name") from error
 
 
 def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from config.errors import UserError
 from config.schema import Config
 from data.index import SplitIndex
+from data.layout import CHECK_LABELS
 from data.plan import ChunkRead, EvaluationPlan, TrainingPlan
 
 
@@ -18,7 +19,7 @@ def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> Tr
     streams = index.training_streams(dataset.sequence_length)
     chunks = index.random_chunks(dataset.sequence_length)
     if len(streams) == 0:
-        raise UserError(f"{index.split} has no labelled frame. Check its labels_v2 folders")
+        raise UserError(f"{index.split} has no labelled frame. {CHECK_LABELS}")
     weights = None
     if num_random_rows:
         if len(chunks) == 0:

@@ -19,11 +19,12 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from data.frame_store import FrameStore, compact_path
+from data.frame_store import FrameStore
+from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, PREPROCESS_AGAIN, SequenceLayout
 from data.pixel_map import FreePixelMap, PixelMap
 
 _BOX_FIELDS = ["class_id", "x", "y", "w", "h"]
-_REMEDY = "Run scripts/preprocess.py for this recording again; scripts/check_dataset.py lists all damaged files"
+_REMEDY = f"{PREPROCESS_AGAIN}; scripts/check_dataset.py lists all damaged files"
 
 
 class FrameReader(Protocol):
@@ -53,12 +54,12 @@ class Hdf5Frames:
         try:
             # No file locks: data sets lie on read-only and network file systems, and nobody writes here.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
-            self._data: h5py.Dataset = self._file["data"]
+            self._data: h5py.Dataset = self._file[FRAMES_KEY]
         except (OSError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
         if self._data.ndim != 4 or self._data.dtype != np.uint8:
             form = f"{self._data.dtype} {self._data.shape}"
-            raise UserError(f"{path}: 'data' is {form}, not uint8 [N, C, H, W]. {_REMEDY}")
+            raise UserError(f"{path}: {FRAMES_KEY!r} is {form}, not uint8 [N, C, H, W]. {_REMEDY}")
         self.frame_chw: tuple[int, int, int] = self._data.shape[1:]
         self.has_checksums: bool = self._data.fletcher32
 
@@ -102,7 +103,7 @@ class Sequence:
     def __init__(self, path: Path, dataset: DatasetConfig) -> None:
         self.path = path
         self._dataset = dataset
-        self._representation = path / "event_representations_v2" / dataset.ev_repr_name
+        self._layout = SequenceLayout.of(path, dataset)
         self._reader: FrameReader | None = None
         self._labels: Labels | None = None
         self._t_us: Int64[ndarray, " n"] | None = None
@@ -168,21 +169,21 @@ class Sequence:
 
     def _open_frames(self) -> FrameReader:
         if self._reader is None:
-            path = self._representation / self._dataset.frames_file_name
-            compact = compact_path(path)
-            reader = FrameStore(compact) if compact.is_file() else Hdf5Frames(path)
+            compact = self._layout.compact_frames
+            reader = FrameStore(compact) if compact.is_file() else Hdf5Frames(self._layout.frames)
             num_windows = len(self._all_t_us())
             if len(reader) != num_windows:
                 reader.close()
                 raise UserError(
-                    f"{reader.path}: {len(reader)} frames, but timestamps_us.npy has {num_windows}. {_REMEDY}"
+                    f"{reader.path}: {len(reader)} frames, but {self._layout.frame_times.name} has {num_windows}. "
+                    f"{_REMEDY}"
                 )
             self._reader = reader
         return self._reader
 
     def _all_t_us(self) -> Int64[ndarray, " n"]:
         if self._t_us is None:
-            self._t_us = read_npy(self._representation / "timestamps_us.npy").astype(np.int64)
+            self._t_us = read_npy(self._layout.frame_times).astype(np.int64)
         return self._t_us
 
 
@@ -198,17 +199,17 @@ def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
     Boxes that are not finite, of no or negative size or outside the frame are left out and counted. Raises UserError
     where the files are missing or damaged, or do not fit each other.
     """
-    boxes_path = path / "labels_v2" / "labels.npz"
-    frames_path = path / "event_representations_v2" / dataset.ev_repr_name / "objframe_idx_2_repr_idx.npy"
+    layout = SequenceLayout.of(path, dataset)
+    boxes_path, frames_path = layout.boxes, layout.label_frames
     frames = read_npy(frames_path)
     try:
         with np.load(boxes_path) as content:
-            raw, first_box = content["labels"][_BOX_FIELDS], content["objframe_idx_2_label_idx"]
+            raw, first_box = content[BOXES_KEY][_BOX_FIELDS], content[FIRST_BOX_KEY]
     except (OSError, KeyError, ValueError, EOFError, BadZipFile, IndexError) as error:
         raise UserError(f"{boxes_path} is missing or damaged ({error}). {_REMEDY}") from error
     if len(frames) != len(first_box) or (len(first_box) and not first_box[-1] <= len(raw)):
         raise UserError(
-            f"{boxes_path} has {len(first_box)} labelled frames, objframe_idx_2_repr_idx.npy {len(frames)}. {_REMEDY}"
+            f"{boxes_path} has {len(first_box)} labelled frames, {frames_path.name} {len(frames)}. {_REMEDY}"
         )
     for source, numbers, least in ((frames_path, frames, 1), (boxes_path, first_box, 0)):
         wrong = np.flatnonzero(np.diff(numbers.astype(np.int64), prepend=-1) < least)

@@ -19,6 +19,7 @@ from config.schema import Config
 from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index
+from data.layout import CHECK_LABELS, SequenceLayout
 from data.loader import LoaderWatch, StreamLoader, prepare_worker
 from data.plan import EvaluationPlan, TrainingPlan
 from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
@@ -82,7 +83,7 @@ class EventDataModule(LightningDataModule):
             unknown = index.unknown_ids.nonzero()[0]
             if len(unknown):
                 raise UserError(
-                    f"{index.path(unknown[0])}/labels_v2/labels.npz has class ids beyond the "
+                    f"{SequenceLayout.of(index.path(unknown[0]), self._config.dataset).boxes} has class ids beyond the "
                     f"{self._config.dataset.num_classes} of dataset.classes ({len(unknown)} such sequences). "
                     "Is dataset=... the one that it was preprocessed for?"
                 )
@@ -102,7 +103,7 @@ class EventDataModule(LightningDataModule):
         length = self._config.dataset.sequence_length
         streams = self.index(split).evaluation_streams(length)
         if len(streams) == 0:
-            raise UserError(f"{self._config.dataset.path / split} has no labelled frame. Check its labels_v2 folders")
+            raise UserError(f"{self._config.dataset.path / split} has no labelled frame. {CHECK_LABELS}")
         plan = EvaluationPlan(streams, length, self._config.batch_size.eval, world_size)
         return self._loader(split, EvaluationSampler(plan, rank), self._config.hardware.num_workers.eval)
 

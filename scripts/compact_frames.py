@@ -18,8 +18,8 @@ from rich.console import Console
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from data.frame_store import FrameStore, FrameStoreWriter, compact_path
-from data.recordings.preprocessing import SPLITS
+from data.frame_store import FrameStore, FrameStoreWriter
+from data.layout import SPLITS, SequenceLayout, compact_path
 from data.sequence import Hdf5Frames
 from scripts.parallel import run_parallel, split_workers
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def find_frames(root: Path, dataset: DatasetConfig) -> list[Path]:
     """The frames files of all sequences. Raises UserError where there is none."""
-    pattern = f"*/event_representations_v2/{dataset.ev_repr_name}/{dataset.frames_file_name}"
+    pattern = str(SequenceLayout.of(Path("*"), dataset).frames)
     paths = [path for split in SPLITS for path in sorted((root / split).glob(pattern))]
     if not paths:
         raise UserError(f"{root} has no {{{','.join(SPLITS)}}}/{pattern}. Check the path, and dataset=")

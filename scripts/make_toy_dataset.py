@@ -17,9 +17,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from config.errors import UserError
+from data.layout import SPLITS
 from data.toy.recording import write_recording
 
-SPLITS = ("train", "val", "test")
 DEFAULT_SIZES = {False: (32, 6, 4), True: (8, 2, 2)}  # recordings per split, without and with --full
 RECORD_NAME = "toy_dataset.json"  # written last: a folder that has it is complete
 

@@ -25,8 +25,9 @@ from rich.table import Table
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
+from data.layout import SPLITS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
-from data.recordings.preprocessing import PARTIAL_FOLDER, SPLITS, RecordingFiles, Report, preprocess_recording
+from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording
 from scripts.parallel import run_parallel, split_workers
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}

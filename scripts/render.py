@@ -29,6 +29,7 @@ from config.command_line import errors_without_traceback
 from config.errors import UserError
 from config.loading import load_dataset_config, load_validation_config
 from config.schema import Config, DatasetConfig, TrainConfig
+from data.layout import REPRESENTATIONS, is_sequence_folder
 from models.detector import Detector
 from models.pretrained import load_into
 from modules.pictures import film
@@ -79,13 +80,13 @@ def render(arguments: Arguments) -> int:
     if not source.exists():
         raise UserError(f"{source} not found")
     dataset, predictions = choose_boxes(arguments)
-    if film.is_sequence_folder(source):
+    if is_sequence_folder(source):
         if dataset is None:
             raise UserError(f"{source}: a sequence's folder does not tell its data set: add dataset=NAME")
         frames = film.sequence_frames(source, dataset)
         truth = film.sequence_truth(source, dataset)
     elif source.is_dir():
-        raise UserError(f"{source} is no sequence's folder: it lacks event_representations_v2")
+        raise UserError(f"{source} is no sequence's folder: it lacks {REPRESENTATIONS}")
     else:
         frames = film.recording_frames(source, dataset)
         truth = film.recording_truth(source, dataset)

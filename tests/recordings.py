@@ -7,7 +7,8 @@ import numpy as np
 
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from data.frame_store import FrameStore, compact_path
+from data.frame_store import FrameStore
+from data.layout import compact_path
 from data.recordings.boxes import BOX_DTYPE
 from data.recordings.preprocessing import RecordingFiles
 

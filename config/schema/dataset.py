@@ -129,11 +129,6 @@ class DatasetConfig(Strict):
         return 2 * self.representation.bins
 
     @property
-    def frames_file_name(self) -> str:
-        """Name of the HDF5 file of a sequence in the reference's layout."""
-        return "event_representations_ds2_nearest.h5" if self.downsample_by_factor_2 else "event_representations.h5"
-
-    @property
     def eval_box_filter(self) -> BoxFilterConfig:
         """The evaluation's box filter in pixels of the loaded frames."""
         scale = 2 if self.downsample_by_factor_2 else 1

@@ -15,8 +15,8 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.checks.sequence import Fault, SequenceFacts, check_sequence
+from data.layout import CHECK_LABELS, SPLITS, may_be_sequence
 
-SPLITS = ("train", "val", "test")
 _BLOSC_FILTER = 32001
 _SAMPLES_PER_SEQUENCE = 3
 _SAMPLED_SEQUENCES = 200  # of a split; frames of the others are not read
@@ -61,7 +61,7 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
     summaries = []
     for split in splits:
         folder = dataset.path / split
-        names = sorted(entry.name for entry in folder.iterdir() if _is_sequence(entry)) if folder.is_dir() else []
+        names = sorted(entry.name for entry in folder.iterdir() if may_be_sequence(entry)) if folder.is_dir() else []
         if not names:
             remedy = "Check dataset.path, or make it with scripts/preprocess.py"
             what = "no sequences" if folder.is_dir() else "not found"
@@ -71,7 +71,7 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
         faults += [fault for sequence in facts for fault in sequence.faults]
         summaries.append(_summary(split, facts, dataset))
         if summaries[-1].num_labelled_frames == 0:
-            faults.append(Fault(folder, "no labelled frame", "Check its labels_v2 folders"))
+            faults.append(Fault(folder, "no labelled frame", CHECK_LABELS))
     return DatasetReport(summaries, faults)
 
 
@@ -92,10 +92,6 @@ def require_usable(
         f"{dataset.path} has {len(spoiled)} faults that training would suffer from:\n{faults}\n"
         "scripts/check_dataset.py looks at all of it"
     )
-
-
-def _is_sequence(entry: Path) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
 
 
 def _check_filter() -> list[Fault]:

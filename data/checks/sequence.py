@@ -13,11 +13,10 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from data.frame_store import compact_path
+from data.layout import BOXES_KEY, FIRST_BOX_KEY, PREPROCESS_AGAIN, SequenceLayout
 from data.sequence import Hdf5Frames, Sequence, loaded_boxes, read_npy
 
 AREA_BOUNDS = (32**2, 96**2)  # small, medium, large, as in COCO; in pixels of the loaded frame
-_AGAIN = "Run scripts/preprocess.py for this recording again"
 
 
 @dataclass(frozen=True)
@@ -51,70 +50,71 @@ class SequenceFacts:
 def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> SequenceFacts:
     """Read all labels and `num_samples` frames, spread over the sequence."""
     facts = SequenceFacts(faults=[])
-    representation = path / "event_representations_v2" / dataset.ev_repr_name
-    if not representation.is_dir():
-        facts.faults.append(_wrong_layout(representation))
+    layout = SequenceLayout.of(path, dataset)
+    if not layout.representation.is_dir():
+        facts.faults.append(_wrong_layout(layout.representation))
         return facts
     try:
-        t_us = read_npy(representation / "timestamps_us.npy")
-        label_frame = read_npy(representation / "objframe_idx_2_repr_idx.npy")
+        t_us = read_npy(layout.frame_times)
+        label_frame = read_npy(layout.label_frames)
         facts.num_frames = len(t_us)
-        facts.faults += _check_times(representation, t_us, label_frame)
-        with np.load(path / "labels_v2" / "labels.npz") as content:
-            raw, first_box = content["labels"], content["objframe_idx_2_label_idx"]
-        facts.faults += _check_boxes(path / "labels_v2" / "labels.npz", raw, first_box, label_frame, dataset)
+        facts.faults += _check_times(layout, t_us, label_frame)
+        with np.load(layout.boxes) as content:
+            raw, first_box = content[BOXES_KEY], content[FIRST_BOX_KEY]
+        facts.faults += _check_boxes(layout, raw, first_box, label_frame, dataset)
         if any(fault.spoils for fault in facts.faults):
             return facts
         facts.label_t_us = t_us[label_frame]
-        facts.faults += _check_label_times(path, raw, first_box, facts.label_t_us, dataset)
+        facts.faults += _check_label_times(layout, raw, first_box, facts.label_t_us, dataset)
         facts.boxes = _count_boxes(raw, dataset)
     except UserError as error:
         facts.faults.append(Fault(path, str(error).removeprefix(f"{path}/"), ""))
         return facts
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-        facts.faults.append(Fault(path / "labels_v2" / "labels.npz", f"missing or damaged ({error})", _AGAIN))
+        facts.faults.append(Fault(layout.boxes, f"missing or damaged ({error})", PREPROCESS_AGAIN))
         return facts
-    _check_frames(path, dataset, facts, num_samples)
+    _check_frames(layout, dataset, facts, num_samples)
     return facts
 
 
 def _wrong_layout(representation: Path) -> Fault:
     parent = representation.parent
     found = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
-    remedy = f"There is {', '.join(found)}: set dataset.ev_repr_name" if found else _AGAIN
+    remedy = f"There is {', '.join(found)}: set dataset.ev_repr_name" if found else PREPROCESS_AGAIN
     return Fault(representation, "not found", remedy)
 
 
-def _check_times(representation: Path, t_us: ndarray, label_frame: ndarray) -> Iterator[Fault]:
+def _check_times(layout: SequenceLayout, t_us: ndarray, label_frame: ndarray) -> Iterator[Fault]:
     unsorted = np.flatnonzero(np.diff(t_us) <= 0)
     if len(unsorted):
         yield Fault(
-            representation / "timestamps_us.npy", f"times do not rise at frame {unsorted[0] + 1} of {len(t_us)}", _AGAIN
+            layout.frame_times, f"times do not rise at frame {unsorted[0] + 1} of {len(t_us)}", PREPROCESS_AGAIN
         )
-    path = representation / "objframe_idx_2_repr_idx.npy"
+    path = layout.label_frames
     if len(label_frame) == 0:
         yield Fault(path, "no labelled frame", "Training leaves the sequence out", spoils=False)
     elif label_frame.min() < 0 or label_frame.max() >= len(t_us):
-        yield Fault(path, f"frame {label_frame.max()} of {len(t_us)}: the index map does not fit", _AGAIN)
+        yield Fault(path, f"frame {label_frame.max()} of {len(t_us)}: the index map does not fit", PREPROCESS_AGAIN)
     elif (np.diff(label_frame) <= 0).any():
-        yield Fault(path, f"indices do not rise at label {np.diff(label_frame).argmin() + 1}", _AGAIN)
+        yield Fault(path, f"indices do not rise at label {np.diff(label_frame).argmin() + 1}", PREPROCESS_AGAIN)
 
 
 def _check_boxes(
-    path: Path, raw: ndarray, first_box: ndarray, label_frame: ndarray, dataset: DatasetConfig
+    layout: SequenceLayout, raw: ndarray, first_box: ndarray, label_frame: ndarray, dataset: DatasetConfig
 ) -> Iterator[Fault]:
+    path = layout.boxes
     if len(first_box) != len(label_frame):
-        what = f"{len(first_box)} labelled frames, but objframe_idx_2_repr_idx.npy has {len(label_frame)}"
-        yield Fault(path, f"{what}: the index maps do not fit", _AGAIN)
+        what = f"{len(first_box)} labelled frames, but {layout.label_frames.name} has {len(label_frame)}"
+        yield Fault(path, f"{what}: the index maps do not fit", PREPROCESS_AGAIN)
         return
     if len(first_box) and (first_box[0] < 0 or first_box[-1] > len(raw) or (np.diff(first_box) < 0).any()):
-        yield Fault(path, "objframe_idx_2_label_idx does not fit the boxes", _AGAIN)
+        yield Fault(path, f"{FIRST_BOX_KEY} does not fit the boxes", PREPROCESS_AGAIN)
         return
     values = np.stack([raw[name] for name in "xywh"], axis=1)
     strange = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(strange):
         what = f"{len(strange)} boxes are not finite, the first is box {strange[0]}"
-        yield Fault(path, what, f"Loading drops them. {_AGAIN}", spoils=len(strange) > len(raw) / 2)
+        yield Fault(path, what, f"Loading drops them. {PREPROCESS_AGAIN}", spoils=len(strange) > len(raw) / 2)
     unknown = np.flatnonzero(raw["class_id"] >= dataset.num_classes)
     if len(unknown):
         ids = sorted(set(raw["class_id"][unknown].tolist()))
@@ -131,14 +131,14 @@ def _check_boxes(
 
 
 def _check_label_times(
-    path: Path, raw: ndarray, first_box: ndarray, label_t_us: ndarray, dataset: DatasetConfig
+    layout: SequenceLayout, raw: ndarray, first_box: ndarray, label_t_us: ndarray, dataset: DatasetConfig
 ) -> Iterator[Fault]:
     boxed = np.flatnonzero(np.diff(np.append(first_box, len(raw))))
     apart = np.abs(raw["t"][first_box[boxed]].astype(np.int64) - label_t_us[boxed])
     if len(apart) and apart.max() > dataset.representation.window_ms * 1000:
         worst = boxed[apart.argmax()]
         what = f"labelled frame {worst} is {apart.max() / 1000:.0f} ms away from its window: the index maps do not fit"
-        yield Fault(path / "labels_v2" / "labels.npz", what, _AGAIN)
+        yield Fault(layout.boxes, what, PREPROCESS_AGAIN)
 
 
 def _count_boxes(raw: ndarray, dataset: DatasetConfig) -> Int64[ndarray, "classes 3"]:
@@ -153,14 +153,14 @@ def _fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
     return Fault(path, what, remedy, skippable=skippable)
 
 
-def _check_frames(path: Path, dataset: DatasetConfig, facts: SequenceFacts, num_samples: int) -> None:
-    frames_path = path / "event_representations_v2" / dataset.ev_repr_name / dataset.frames_file_name
-    if not frames_path.is_file() and not compact_path(frames_path).is_file():
+def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: SequenceFacts, num_samples: int) -> None:
+    frames_path = layout.frames
+    if not frames_path.is_file() and not layout.compact_frames.is_file():
         others = sorted(other.name for other in frames_path.parent.glob("*.h5"))
-        remedy = f"There is {', '.join(others)}: check dataset.downsample_by_factor_2" if others else _AGAIN
+        remedy = f"There is {', '.join(others)}: check dataset.downsample_by_factor_2" if others else PREPROCESS_AGAIN
         facts.faults.append(Fault(frames_path, "not found", remedy))
         return
-    sequence = Sequence(path, dataset)
+    sequence = Sequence(layout.folder, dataset)
     try:
         expected = (dataset.channels, *dataset.frame_hw)
         if sequence.frame_chw != expected:

@@ -18,7 +18,8 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from data.frame_store import FrameStoreWriter, compact_path
+from data.frame_store import FrameStoreWriter
+from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, SequenceLayout
 from data.recordings.boxes import clean_boxes, read_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.formats.common import Reading
@@ -26,7 +27,6 @@ from data.recordings.label_grid import FrameGrid, frame_grid
 from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
 
-SPLITS = ("train", "val", "test")
 PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
 _LONGEST_US = 48 * 3_600_000_000
 _AFTER_LAST = "after the last labelled frame"
@@ -64,34 +64,33 @@ def preprocess_recording(
     A recording without a usable box gives no folder, and a report of 0 frames. Raises UserError for faulty files, and
     for a finished folder that other settings have made.
     """
-    target = out / files.split / files.name
-    frames_path = Path("event_representations_v2") / dataset.ev_repr_name / dataset.frames_file_name
+    target = SequenceLayout.of(out / files.split / files.name, dataset)
     settings = _settings(dataset)
-    if (target / frames_path).is_file():
-        return _finished_report(target / frames_path, files, settings)
+    if target.frames.is_file():
+        return _finished_report(target.frames, files, settings)
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
     boxes = _usable_boxes(files, dataset, recording.clock_start_us, report)
     grid = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset))
     if len(grid.end_us) == 0:
         return report
-    partial = out / PARTIAL_FOLDER / files.split / f"{files.name}.{os.getpid()}"
+    partial = SequenceLayout.of(out / PARTIAL_FOLDER / files.split / f"{files.name}.{os.getpid()}", dataset)
     try:
-        for remains in partial.parent.glob(f"{glob.escape(files.name)}.*"):
+        for remains in partial.folder.parent.glob(f"{glob.escape(files.name)}.*"):
             shutil.rmtree(remains, ignore_errors=True)
-        (partial / frames_path).parent.mkdir(parents=True)
-        num_frames = _write_frames(partial / frames_path, recording, grid, dataset, on_frame)
+        partial.representation.mkdir(parents=True)
+        num_frames = _write_frames(partial, recording, grid, dataset, on_frame)
         _check_events(files, recording, num_frames > grid.labelled[0])
-        _write_labels(partial, frames_path.parent, boxes, grid.first(num_frames), dataset, report)
+        _write_labels(partial, boxes, grid.first(num_frames), dataset, report)
         report.num_frames, report.num_events = num_frames, recording.num_events
         report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
-        with h5py.File(partial / frames_path, "r+") as file:
+        with h5py.File(partial.frames, "r+") as file:
             file.attrs.update(settings=settings, report=json.dumps(asdict(report)))
-        _move_into_place(partial, target, frames_path)
+        _move_into_place(partial, target)
     except OSError as error:  # those of reading are UserErrors by now
-        raise UserError(f"{target} cannot be written: {error}") from error
+        raise UserError(f"{target.folder} cannot be written: {error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial.folder, ignore_errors=True)
     return report
 
 
@@ -143,16 +142,16 @@ def _usable_boxes(files: RecordingFiles, dataset: DatasetConfig, clock_start_us:
 
 
 def _write_frames(
-    path: Path, recording: Recording, grid: FrameGrid, dataset: DatasetConfig, on_frame: Callable[[], None]
+    target: SequenceLayout, recording: Recording, grid: FrameGrid, dataset: DatasetConfig, on_frame: Callable[[], None]
 ) -> int:
     """Write both files of frames; returns how many there are, fewer than the grid's where the recording ends early."""
     frame = np.empty((dataset.channels, *dataset.frame_hw), np.uint8)
     bounds_us = ((end - _window_us(dataset), end) for end in grid.end_us.tolist())
     stride = 2 if dataset.downsample_by_factor_2 else 1
     num_frames = 0
-    with h5py.File(path, "w") as file, FrameStoreWriter(compact_path(path), frame.shape) as compact:
+    with h5py.File(target.frames, "w") as file, FrameStoreWriter(target.compact_frames, frame.shape) as compact:
         data = file.create_dataset(
-            "data",
+            FRAMES_KEY,
             shape=(len(grid.end_us), *frame.shape),
             maxshape=(None, *frame.shape),
             chunks=(1, *frame.shape),
@@ -189,15 +188,15 @@ def _check_events(files: RecordingFiles, recording: Recording, reaches_labels: b
 
 
 def _write_labels(
-    folder: Path, representation: Path, boxes: ndarray, grid: FrameGrid, dataset: DatasetConfig, report: Report
+    target: SequenceLayout, boxes: ndarray, grid: FrameGrid, dataset: DatasetConfig, report: Report
 ) -> None:
     labels = boxes[np.isin(boxes["t"], grid.label_us)]
     first_label = np.searchsorted(labels["t"], grid.label_us)
-    (folder / "labels_v2").mkdir()
-    np.savez(folder / "labels_v2" / "labels.npz", labels=labels, objframe_idx_2_label_idx=first_label)
-    np.save(folder / "labels_v2" / "timestamps_us.npy", grid.label_us)
-    np.save(folder / representation / "timestamps_us.npy", grid.end_us)
-    np.save(folder / representation / "objframe_idx_2_repr_idx.npy", grid.labelled)
+    target.boxes.parent.mkdir()
+    np.savez(target.boxes, **{BOXES_KEY: labels, FIRST_BOX_KEY: first_label})
+    np.save(target.label_times, grid.label_us)
+    np.save(target.frame_times, grid.end_us)
+    np.save(target.label_frames, grid.labelled)
     report.num_labelled = len(grid.label_us)
     counts = Counter(labels["class_id"].tolist())
     report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
@@ -206,22 +205,22 @@ def _write_labels(
     report.dropped_boxes |= {reason: count for reason, count in others.items() if count}
 
 
-def _move_into_place(partial: Path, target: Path, frames_path: Path) -> None:
+def _move_into_place(partial: SequenceLayout, target: SequenceLayout) -> None:
     """By renaming. Where the sequence exists at the other resolution, only the frames join it, the file that tells a
     finished sequence last.
     """
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(target)
+    if not target.folder.exists():
+        target.folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.folder.rename(target.folder)
         return
-    for path in sorted(partial.rglob("*.np[yz]")):
-        if not _have_equal_arrays(path, target / path.relative_to(partial)):
+    for path in sorted(partial.folder.rglob("*.np[yz]")):
+        if not _have_equal_arrays(path, target.folder / path.relative_to(partial.folder)):
             raise UserError(
-                f"{target} exists already, with other labels or times than this command gives. "
+                f"{target.folder} exists already, with other labels or times than this command gives. "
                 "Give another output folder, or delete this one"
             )
-    for relative in (compact_path(frames_path), frames_path):
-        (partial / relative).replace(target / relative)
+    partial.compact_frames.replace(target.compact_frames)
+    partial.frames.replace(target.frames)
 
 
 def _have_equal_arrays(path: Path, other: Path) -> bool:

@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig, RepresentationConfig
+from data.layout import SequenceLayout
 from data.recordings.boxes import clean_boxes, read_boxes
 from data.recordings.event_files import open_event_file
 from data.recordings.formats.common import Reading
@@ -42,10 +43,6 @@ class TimedBoxes:
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------
-
-
-def is_sequence_folder(path: Path) -> bool:
-    return (path / "event_representations_v2").is_dir()
 
 
 def name_of(source: Path) -> str:
@@ -89,7 +86,7 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[tupl
 
 def sequence_truth(path: Path, dataset: DatasetConfig) -> BoxesAt | None:
     """Labels of a sequence folder, None where there are none."""
-    if not (path / "labels_v2" / "labels.npz").is_file():
+    if not SequenceLayout.of(path, dataset).boxes.is_file():
         return None
     sequence = SequenceFolder(path, dataset)
     labels = sequence.labels(0, len(sequence))

@@ -17,6 +17,7 @@ from torch import Tensor
 from config.schema import DatasetConfig
 from data.augmentation import Augmentation, Move, window_size
 from data.index import SplitIndex
+from data.layout import FRAMES_KEY, SequenceLayout
 from data.plan import ChunkRead
 from data.sequence import read_labels
 
@@ -79,9 +80,9 @@ def read_chunk(
 ) -> tuple[list[UInt8[Tensor, "c h w"]], Float32[ndarray, "n 5"]]:
     """Frames and boxes of a chunk, moved one frame after another by the same draw as ours."""
     sequence = index.path(read.sequence)
-    path = sequence / "event_representations_v2" / dataset.ev_repr_name / dataset.frames_file_name
+    path = SequenceLayout.of(sequence, dataset).frames
     with h5py.File(path, "r", locking=False) as file:
-        frames = list(torch.from_numpy(file["data"][read.start : read.stop]))
+        frames = list(torch.from_numpy(file[FRAMES_KEY][read.start : read.stop]))
     frames += [torch.zeros_like(frames[0])] * (dataset.sequence_length - len(frames))
     labels = read_labels(sequence, dataset)
     first, last = np.searchsorted(labels.frames, (read.start, read.stop))

@@ -15,6 +15,7 @@ import torch
 from config.loading import load_dataset_config, load_train_config
 from config.schema import TrainConfig
 from data.dataset import ChunkDataset
+from data.layout import SequenceLayout
 from data.recordings.preprocessing import preprocess_recording
 from data.recordings.representation import add_stacked_histogram
 from data.sampling import make_training_plan
@@ -73,12 +74,12 @@ def _recording(scene: Scene, rounds: int) -> Row:
         files = scene.record(Path(folder) / "recording")
         numbers = itertools.count()
 
-        def ours() -> Path:
+        def ours() -> SequenceLayout:
             out = Path(folder) / str(next(numbers))
             preprocess_recording(out, dataset, files)
-            return next(out.rglob(dataset.frames_file_name))
+            return SequenceLayout.of(out / files.split / files.name, dataset)
 
-        end_us = np.load(ours().with_name("timestamps_us.npy")).tolist()
+        end_us = np.load(ours().frame_times).tolist()
 
         def plain() -> None:
             plain_data.preprocess(files.events, Path(folder) / "plain.h5", dataset, end_us)

@@ -66,7 +66,6 @@ def test_half_resolution_is_derived_and_not_written_back() -> None:
     assert config.input_hw == (384, 640)
     assert config.partition_size == (6, 10)
     assert config.dataset.eval_box_filter.min_diagonal == 30
-    assert config.dataset.frames_file_name == "event_representations_ds2_nearest.h5"
     with pytest.raises(ValidationError, match="frozen"):
         config.dataset.sequence_length = 7
 

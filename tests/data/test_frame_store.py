@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from config.errors import UserError
-from data.frame_store import FrameStore, compact_path, write_frame_store
+from data.frame_store import FrameStore, write_frame_store
 
 SHAPE = (20, 18, 32)
 
@@ -118,11 +118,6 @@ def test_it_takes_less_space_than_the_references_file(path: Path, tmp_path: Path
         filters = hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE)
         file.create_dataset("data", data=frames, chunks=(1, *frames.shape[1:]), **filters)
     assert path.stat().st_size < (tmp_path / "frames.h5").stat().st_size
-
-
-def test_it_lies_beside_the_references_file() -> None:
-    frames_path = Path("a/event_representations_ds2_nearest.h5")
-    assert compact_path(frames_path) == Path("a/event_representations_ds2_nearest_compact.h5")
 
 
 def test_importing_it_does_not_import_numba() -> None:

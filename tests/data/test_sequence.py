@@ -10,7 +10,8 @@ import pytest
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from data.frame_store import compact_path, write_frame_store
+from data.frame_store import write_frame_store
+from data.layout import compact_path
 from data.pixel_map import FreePixelMap, PixelMap
 from data.sequence import Sequence
 from scripts.soak import damage_frame

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from config.loading import load_dataset_config
-from data.frame_store import FrameStore, compact_path
+from data.frame_store import FrameStore
+from data.layout import compact_path
 from data.sequence import Sequence
 from scripts.compact_frames import compact, main
 from tests.conftest import FRAMES_FILE, REPRESENTATION, write_sequence

@@ -12,11 +12,11 @@ import torch
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
+from data.layout import is_sequence_folder
 from modules.evaluation.results import write_results
 from modules.pictures.film import (
     LivePredictions,
     TimedBoxes,
-    is_sequence_folder,
     name_of,
     recording_frames,
     recording_truth,
