@@ -23,6 +23,7 @@ from config import names
 from config.checks import CHECKS, MACHINE_CHECKS
 from config.composition import apply_values, compose_files, exists, take_hydra
 from config.errors import ConfigError, Problem
+from config.inherited import check_inherited_ids
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
@@ -117,6 +118,7 @@ def compose_checked(config_name: str, rewritten: Rewritten, search: SearchPath) 
         origins = Origins(rewritten.typed, choices, config_name, search)
         problems = list(check_hydra(take_hydra(cfg), rewritten.of_hydra, config_name, origins, search))
         problems += check_files(origins, ROOTS[config_name].model_fields)
+        problems += check_inherited_ids(origins)
     return Composed(cfg, origins, problems)
 
 

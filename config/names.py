@@ -35,6 +35,13 @@ class KeyTree:
     def is_path(self, key: str) -> bool:
         return Path in _members(self.leaves.get(key)) or key == "resume"
 
+    def mappings_without_null(self) -> list[str]:
+        """Keys of free mappings whose entries may not be null."""
+        maps = {
+            key: member for key, kind in self.leaves.items() for member in _members(kind) if get_origin(member) is dict
+        }
+        return [key for key, kind in maps.items() if not {Any, type(None)} & set(_members(get_args(kind)[1]))]
+
     def _mapping_above(self, key: str) -> str | None:
         parents = (key[:i] for i, letter in enumerate(key) if letter == ".")
         return next((p for p in parents if any(_is_mapping(m) for m in _members(self.leaves.get(p)))), None)

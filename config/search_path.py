@@ -7,6 +7,7 @@ be another one when it is resumed. Hydra gets them as its search path.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import os
@@ -113,6 +114,20 @@ def with_absolute_folders(arguments: Sequence[str]) -> list[str]:
         else:
             others.append(text)
     return [*(RECORDED + folder for folder in dict.fromkeys(folders)), *others]
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """Let a script take folders of the user's; `config_dirs` goes before its overrides."""
+    parser.add_argument(
+        OPTION,
+        SHORT_OPTION,
+        dest="config_dirs",
+        type=RECORDED.__add__,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a folder of your own with dataset/NAME.yaml",
+    )
 
 
 def _absolute(folder: str) -> str:

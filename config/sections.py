@@ -43,7 +43,7 @@ def check_sections(
     `before` is the config without the overrides of single keys: contradictions are looked for with its values in place
     of invalid ones, so that one mistake does not hide another.
     """
-    raw, missing, problems = _plain(cfg, only)
+    raw, missing, problems = _plain(root, cfg, only)
     warnings = []
     for key, value in retired.take_out(raw).items():
         verdict = retired.judge(key, value, origins.of(key))
@@ -59,7 +59,7 @@ def check_sections(
     problems += [problem for problem in invalid if not is_under(problem.key, [*missing, *bare, *copies])]
     mended = sections
     if invalid and before is not None:
-        fallback = _plain(before, only)[0]
+        fallback = _plain(root, before, only)[0]
         retired.take_out(fallback)
         mended, _ = _typed(root, _mended(raw, fallback, [problem.key for problem in invalid]), origins, only)
     partial = root.model_construct(**mended)
@@ -76,8 +76,17 @@ def is_under(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
-def _plain(cfg: DictConfig, only: str | None) -> tuple[dict[str, Any], list[str], list[Problem]]:
-    return to_plain(cfg if only is None else OmegaConf.masked_copy(cfg, only))
+def _plain(root: type[Config], cfg: DictConfig, only: str | None) -> tuple[dict[str, Any], list[str], list[Problem]]:
+    """Plain values. Files are merged, so that null takes an entry of a map away that another file has."""
+    raw, missing, problems = to_plain(cfg if only is None else OmegaConf.masked_copy(cfg, only))
+    for key in names.key_tree(root).mappings_without_null():
+        *sections, name = key.split(".")
+        node: Any = raw
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(node.get(name), dict):
+            node[name] = {entry: value for entry, value in node[name].items() if value is not None}
+    return raw, missing, problems
 
 
 def _typed(

@@ -17,6 +17,7 @@ from rich.table import Table
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
+from config.search_path import add_config_dir
 from data.checks.dataset import DatasetReport, check_dataset
 
 _MAX_FAULTS_SHOWN = 50
@@ -25,9 +26,10 @@ _MAX_FAULTS_SHOWN = 50
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="+", metavar="key=value", help="dataset=NAME, dataset.path=PATH, ...")
-    options = parser.parse_args(arguments)
+    add_config_dir(parser)
+    options = parser.parse_intermixed_args(arguments)
     try:
-        dataset = load_dataset_config(options.overrides)
+        dataset = load_dataset_config([*options.config_dirs, *options.overrides])
         if not dataset.path.is_dir():
             raise UserError(f"{dataset.path} not found. Check dataset.path")
     except UserError as error:

@@ -18,6 +18,7 @@ from rich.console import Console
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
+from config.search_path import add_config_dir
 from data.frame_store import FrameStore, FrameStoreWriter
 from data.layout import SPLITS, SequenceLayout, compact_path
 from data.sequence import Hdf5Frames
@@ -30,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="+", metavar="key=value", help="dataset=NAME, workers=N (1), any dataset key"
     )
-    options = parser.parse_args(arguments)
+    add_config_dir(parser)
+    options = parser.parse_intermixed_args(arguments)
     try:
-        workers, overrides = split_workers(options.overrides)
+        workers, overrides = split_workers([*options.config_dirs, *options.overrides])
         dataset = load_dataset_config(overrides)
         frames_paths = find_frames(options.dataset_path, dataset)
         outcomes = run_parallel(compact, frames_paths, workers, Console())

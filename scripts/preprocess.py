@@ -25,6 +25,7 @@ from rich.table import Table
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
+from config.search_path import add_config_dir
 from data.layout import SPLITS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording
@@ -40,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="+", metavar="key=value", help="dataset=NAME, workers=N (1), any dataset key"
     )
-    options = parser.parse_args(arguments)
+    add_config_dir(parser)
+    options = parser.parse_intermixed_args(arguments)
     console = Console()
     try:
-        workers, overrides = split_workers(options.overrides)
+        workers, overrides = split_workers([*options.config_dirs, *options.overrides])
         dataset = load_dataset_config([_full_key(override) for override in overrides])
         recordings = find_recordings(options.source)
         preprocess = partial(preprocess_recording, options.out, dataset)

@@ -4,8 +4,8 @@
 
 SOURCE is a preprocessed sequence's folder or a recording (.h5, .dat, .raw, .aedat4). Boxes come from the validation
 folder `predictions`, or from the network of `checkpoint`, which runs along; labels, if there are any, are dashed lines.
-The data set is the one of the predictions or the checkpoint; dataset=NAME, with any of its keys, names another. Most
-recordings need none of it.
+The data set is the one of the predictions or the checkpoint; dataset=NAME, with any of its keys, names another
+(--config-dir FOLDER: one of your own). Most recordings need none of it.
 
 Options: threshold=0.25 (least score), start_s=0, seconds=... (how much of it), speed=1 (0.5: slow motion).
 """
@@ -29,6 +29,7 @@ from config.command_line import errors_without_traceback
 from config.errors import UserError
 from config.loading import load_dataset_config, load_validation_config
 from config.schema import Config, DatasetConfig, TrainConfig
+from config.search_path import RECORDED, with_absolute_folders
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from models.detector import Detector
 from models.pretrained import load_into
@@ -53,6 +54,9 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
+    arguments = with_absolute_folders(arguments)
+    folders = [word for word in arguments if word.startswith(RECORDED)]
+    arguments = [word for word in arguments if word not in folders]
     paths = [word for word in arguments if "=" not in word]
     values = dict(word.split("=", 1) for word in arguments if "=" in word)
     if len(paths) != 2:
@@ -71,7 +75,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     files = {name: Path(values.pop(name)) if name in values else None for name in ("predictions", "checkpoint")}
     if all(files.values()):
         raise UserError("predictions and checkpoint contradict each other: leave one of them out")
-    return Arguments(Path(paths[0]), out, **files, **numbers, overrides=[f"{k}={v}" for k, v in values.items()])
+    overrides = [f"{key}={value}" for key, value in values.items()]
+    return Arguments(Path(paths[0]), out, **files, **numbers, overrides=[*folders, *overrides] if overrides else [])
 
 
 def render(arguments: Arguments) -> int:

@@ -12,6 +12,7 @@ import pytest
 from config.errors import ConfigError
 from config.loading import load, load_dataset_config, load_train_config, load_validation_config
 from config.search_path import CONFIG_FOLDER, SearchPath, with_absolute_folders
+from scripts import check_dataset, compact_frames, preprocess, render
 
 PROJECT = CONFIG_FOLDER.parent
 MINE = "# Two lanes and a tram\ndefaults: [gen4, _self_]\nname: mine\nsequence_length: 7\n"
@@ -180,3 +181,16 @@ def test_output_may_be_cut_short(arguments: list[str]) -> None:
     done = subprocess.run(command, cwd=PROJECT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.stderr == ""
+
+
+def test_scripts_take_the_users_data_sets(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, path = ["--config-dir", str(own)], str(tmp_path / "nothing")
+    for main, arguments in (
+        (preprocess.main, [path, path, *folder, "dataset=mine", "workers=1"]),
+        (compact_frames.main, [path, "dataset=mine", *folder, "workers=1"]),
+        (check_dataset.main, [*folder, "dataset=mine", f"dataset.path={path}"]),
+    ):
+        assert main(arguments) == 2
+        assert f"error: {path}" in capsys.readouterr().err  # what it finds missing last: the data
+    arguments = render.parse(["sequence", "out.mp4", *folder, "dataset=mine"])
+    assert render.choose_boxes(arguments)[0] == load_dataset_config([*folder, "dataset=mine"])

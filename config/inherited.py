@@ -1,0 +1,48 @@
+"""A data set that inherits from another, with classes of its own: Hydra merges the ids of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.errors import Problem
+from config.origins import Origins
+
+IDS = "dataset.preprocessing.class_ids"
+
+
+def check_inherited_ids(origins: Origins) -> Iterator[Problem]:
+    """A file with `classes` and ids says what each inherited id is: silence would keep another recording's meaning."""
+    ids: dict[Any, tuple[str, Path]] = {}  # what each stands for, and where
+    unsaid: dict[Any, tuple[str, Path]] = {}
+    for member in origins.members:
+        path = origins.file_of(member)
+        section = _dataset_section(path, member.package or "") if path is not None else {}
+        own = _mapping(_mapping(section.get("preprocessing")).get("class_ids"))
+        if "classes" in section and own:
+            unsaid = dict(ids)
+        for raw_id, name in own.items():
+            unsaid.pop(raw_id, None)
+            ids.pop(raw_id, None)
+            if name is not None:
+                ids[raw_id] = (name, path)
+    unsaid = {raw_id: found for raw_id, found in unsaid.items() if f"{IDS}.{raw_id}" not in origins.typed}
+    if unsaid:
+        files = ", ".join(dict.fromkeys(origins.search.told(path) for _, path in unsaid.values()))
+        entries = ", ".join(f"{raw_id}: {name}" for raw_id, (name, _) in unsaid.items())
+        nulls = ", ".join(f"{raw_id}: null" for raw_id in unsaid)
+        message = f"the file that sets the classes does not say what becomes of ids inherited from {files}: {entries}"
+        message += f"\nRepeat those that hold for this data set's recordings; null drops one: {nulls}"
+        yield Problem(IDS, message, origins.of(IDS))
+
+
+def _dataset_section(path: Path, package: str) -> dict[str, Any]:
+    content = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return content if package == "dataset" else _mapping(content.get("dataset")) if not package else {}
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
