@@ -22,6 +22,9 @@ COMMAND_LINE = "on the command line"
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=@\s]+)(?P<package>@[^=\s]*)?\s*(?:=(?P<value>.*))?", re.DOTALL)
 
 
+SKELETON = "model=rnndet"
+
+
 @dataclass(frozen=True)
 class Override:
     """`sign` key `@package` = value, with the text as it was typed."""
@@ -76,6 +79,8 @@ def rewrite(overrides: Sequence[str], tree: names.KeyTree, search: SearchPath, *
         else:
             out.typed[key] = typed
             _rewrite_value(override, tree, out, sweep=sweep)
+    # The roots choose it themselves; typed, it would go before the network that an experiment chooses.
+    out.choices = [choice for choice in out.choices if choice != SKELETON]
     return out
 
 

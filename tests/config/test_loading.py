@@ -254,6 +254,16 @@ def test_the_network_with_s5_cells_is_a_complete_choice(dataset: str) -> None:
     assert config.model.backbone.stage.s5.carry_state
 
 
+@pytest.mark.parametrize("experiment", ["gen4=small", "gen4=plain_lstm_640x360_baseline", "gen1=small", "toy=demo"])
+def test_an_experiment_keeps_the_network_that_is_chosen(experiment: str) -> None:
+    """With the sizes of the experiment."""
+    overrides = [f"dataset={experiment.split('=')[0]}", "dataset.path=DATA", f"+experiment/{experiment}"]
+    plain = load_train_config([*overrides, "model=maxvit_yolox/default"]).model
+    chosen = load_train_config([*overrides, "model=maxvit_yolox/s5"]).model
+    assert (plain.backbone.stage.cell, chosen.backbone.stage.cell) == ("lstm", "s5")
+    assert (chosen.backbone.embed_dim, chosen.fpn.depth) == (plain.backbone.embed_dim, plain.fpn.depth)
+
+
 def test_a_model_of_before_there_were_cells_has_lstms(folder: Path) -> None:
     """A YAML file of RVT's time names no cell and has no other section than `lstm`."""
     model = folder / "model" / "maxvit_yolox" / "default.yaml"
