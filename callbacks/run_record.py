@@ -14,7 +14,7 @@ from modules.evaluation.results import results_dict, write_confusion_matrix
 from modules.pictures.curves import draw_curves
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
-from modules.run.writing import failed_writes_are_told, write_json
+from modules.run.writing import warn_if_not_written, write_json
 
 
 class RunRecord(Callback):
@@ -83,7 +83,7 @@ class ResultsFile(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and pl_module.result is not None:
             folder = self._run.path / "confusion_matrix"
-            with failed_writes_are_told(folder):
+            with warn_if_not_written(folder):
                 write_confusion_matrix(pl_module.result.confusion, folder)
             self._write(trainer, pl_module, "running")
 
@@ -117,11 +117,11 @@ class ResultsFile(Callback):
             "history": history,
         }
         path = self._run.path / "results.json"
-        with failed_writes_are_told(path):
+        with warn_if_not_written(path):
             write_json(path, content)
         metrics = self._run.path / "metrics.csv"
         curves = draw_curves(metrics) if metrics.is_file() else None
         if curves is not None:
             path = self._run.path / "curves.png"
-            with failed_writes_are_told(path):
+            with warn_if_not_written(path):
                 curves.save(path)

@@ -70,7 +70,7 @@ class SignalHandling(BoundaryCallback):
         self._signum: int | None = None
         self._alone = True
         self._previous: dict[int, Any] = {}
-        self._tell_unraisable = sys.unraisablehook
+        self._report_unraisable = sys.unraisablehook
 
     def install(self) -> None:
         for signum in (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGCHLD):
@@ -78,18 +78,18 @@ class SignalHandling(BoundaryCallback):
                 continue
             self._previous.setdefault(signum, signal.getsignal(signum))
             signal.signal(signum, self._child_has_ended if signum == signal.SIGCHLD else self._handle)
-        sys.unraisablehook = self._tell_unless_a_stop
+        sys.unraisablehook = self._report_unless_a_stop
 
     def uninstall(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous.clear()
-        sys.unraisablehook = self._tell_unraisable
+        sys.unraisablehook = self._report_unraisable
 
-    def _tell_unless_a_stop(self, unraisable: Any) -> None:
+    def _report_unless_a_stop(self, unraisable: Any) -> None:
         """What a handler raises inside a weak reference's callback goes nowhere; the next boundary raises it again."""
         if not isinstance(unraisable.exc_value, StopRequested | SystemExit):
-            self._tell_unraisable(unraisable)
+            self._report_unraisable(unraisable)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:

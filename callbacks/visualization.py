@@ -17,7 +17,7 @@ from data.batch import SequenceBatch
 from modules.evaluation.evaluator import EvaluationResult
 from modules.pictures.confusion_figure import draw_confusion_matrix
 from modules.pictures.frames import PictureBoxes, draw_frame
-from modules.run.writing import failed_writes_are_told
+from modules.run.writing import warn_if_not_written
 
 
 class DetectionPictures(Callback):
@@ -71,7 +71,7 @@ class DetectionPictures(Callback):
             return
         step = trainer.global_step
         folder = self._folder / f"step={step}" if trainer.state.fn == TrainerFn.FITTING else self._folder
-        with failed_writes_are_told(folder):
+        with warn_if_not_written(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name, picture in self._pictures.items():
                 picture.save(folder / f"{name}.png")
@@ -117,7 +117,7 @@ def _send_pictures(trainer: Trainer, key: str, pictures: dict[str, Image.Image])
         if isinstance(logger, WandbLogger):
             logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
         elif isinstance(logger, TensorBoardLogger):
-            with failed_writes_are_told(f"{logger.log_dir}: {key}"):
+            with warn_if_not_written(f"{logger.log_dir}: {key}"):
                 for name, picture in pictures.items():
                     logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
 

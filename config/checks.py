@@ -37,7 +37,7 @@ def skeleton_problem(bare: Sequence[str], search: SearchPath) -> Problem:
     return Problem("model", "\n".join(lines))
 
 
-def check_dataset(dataset: DatasetConfig) -> Iterator[Problem]:
+def check_dataset_settings(dataset: DatasetConfig) -> Iterator[Problem]:
     """Names of classes, representation, augmentation ranges."""
     twice = sorted({name for name in dataset.classes if dataset.classes.count(name) > 1})
     if twice:
@@ -167,7 +167,7 @@ def check_devices(config: Config) -> Iterator[Problem]:
 
 # A check runs if the sections it reads are valid, so that one mistake does not hide another.
 CHECKS: tuple[SectionCheck, ...] = (
-    (("dataset",), lambda config: check_dataset(config.dataset)),
+    (("dataset",), lambda config: check_dataset_settings(config.dataset)),
     (("model",), lambda config: check_model(config.model)),
     (("dataset", "model"), check_network_input),
     (("training",), check_schedule),

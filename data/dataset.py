@@ -17,6 +17,7 @@ from config.errors import UserError
 from config.schema import DatasetConfig
 from data.augmentation import Augmentation
 from data.batch import SequenceBatch
+from data.boxes import cxcywh_from_xywh
 from data.index import SplitIndex
 from data.plan import ChunkRead
 from data.sequence import Labels, Sequence
@@ -133,7 +134,7 @@ def _merge(labels: list[Labels], num_rows: int) -> dict[str, Tensor]:
     first = np.cumsum([0, *(len(part.frames) for part in labels)])
     box_image = position[np.concatenate([part.box_image + begin for part, begin in zip(labels, first, strict=False)])]
     boxes = np.concatenate([part.boxes for part in labels])
-    boxes[:, 1:3] += boxes[:, 3:5] / 2
+    boxes[:, 1:] = cxcywh_from_xywh(boxes[:, 1:])
     by_image = np.argsort(box_image, kind="stable")
     return {
         "labelled_frames": torch.from_numpy(frames[order]),

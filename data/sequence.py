@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.boxes import xywh_from_xyxy
 from data.frame_store import FrameStore
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, PREPROCESS_AGAIN, SequenceLayout
 from data.pixel_map import FreePixelMap, PixelMap
@@ -236,7 +237,7 @@ def loaded_boxes(raw: ndarray, dataset: DatasetConfig) -> Float32[ndarray, "n 5"
         largest = np.tile(np.array([width - 1, height - 1], dtype=np.float32), 2)
         corners = np.clip(corners, 0, largest)
     class_id = raw["class_id"].astype(np.float32)[:, None]
-    return np.concatenate([class_id, corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return np.concatenate([class_id, xywh_from_xyxy(corners)], axis=1)
 
 
 def read_npy(path: Path) -> ndarray:

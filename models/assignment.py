@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from models.head import Predictions, decode_boxes
+from data.boxes.overlap import iou_with_own_image
+from models.head import HeadOutput, decode_boxes
 
 CENTRE_RADIUS = 1.5  # strides
 IOU_WEIGHT = 3.0
@@ -22,7 +23,7 @@ LOG_FLOOR = -100.0  # torch's own floor in binary cross entropy
 
 @torch.no_grad()
 def assign_anchors(
-    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
 ) -> Int64[Tensor, "k a"]:
     """For every anchor the index of its box, n for background.
 
@@ -41,7 +42,8 @@ def assign_anchors(
     usable = usable_boxes(boxes, predictions.class_logits.shape[2])
     near = _is_near_centre(predictions, boxes) & usable[:, None]
     candidate = _any_in_image(near, box_image, num_images)[box_image] & usable[:, None]
-    iou = _pairwise_iou(predictions, boxes, box_image)
+    decoded = decode_boxes(predictions.box_offsets, predictions.anchors)
+    iou = iou_with_own_image(boxes[:, 1:], box_image, decoded)
     cost = _class_cost(predictions, boxes, box_image) - IOU_WEIGHT * (iou + 1e-8).log() + OUTSIDE_COST * ~near
     takes = _cheapest(cost, iou, candidate)
 
@@ -58,7 +60,7 @@ def usable_boxes(boxes: Float[Tensor, "n 5"], num_classes: int) -> Bool[Tensor, 
     return known & boxes.isfinite().all(dim=1) & (boxes[:, 3:] > 0).all(dim=1)
 
 
-def _is_near_centre(predictions: Predictions, boxes: Float[Tensor, "n 5"]) -> Bool[Tensor, "n a"]:
+def _is_near_centre(predictions: HeadOutput, boxes: Float[Tensor, "n 5"]) -> Bool[Tensor, "n a"]:
     anchors = predictions.anchors
     distance = (anchors.centre_xy[None] - boxes[:, None, 1:3]).abs().amax(dim=2)
     return distance < CENTRE_RADIUS * anchors.stride
@@ -69,24 +71,8 @@ def _any_in_image(mask: Bool[Tensor, "n a"], box_image: Int64[Tensor, " n"], num
     return count.index_add_(0, box_image, mask.int()) > 0
 
 
-def _pairwise_iou(
-    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
-) -> Float[Tensor, "n a"]:
-    x, y, width, height = decode_boxes(predictions.box_offsets, predictions.anchors).unbind(dim=2)  # each [k, a]
-
-    def overlap(centre: Tensor, size: Tensor, box_centre: Tensor, box_size: Tensor) -> Float[Tensor, "n a"]:
-        end = torch.minimum((centre + size / 2)[box_image], (box_centre + box_size / 2)[:, None])
-        start = torch.maximum((centre - size / 2)[box_image], (box_centre - box_size / 2)[:, None])
-        return (end - start).clamp(min=0)
-
-    _, box_x, box_y, box_width, box_height = boxes.unbind(dim=1)
-    intersection = overlap(x, width, box_x, box_width) * overlap(y, height, box_y, box_height)
-    union = (width * height)[box_image] + (box_width * box_height)[:, None] - intersection
-    return (intersection / union).nan_to_num(0.0)
-
-
 def _class_cost(
-    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
 ) -> Float[Tensor, "n a"]:
     """Binary cross entropy of sqrt(class * objectness) against the box's class, summed over classes.
 

@@ -11,7 +11,7 @@ from config.schema import CompileConfig, ModelConfig
 from models.backbone import RecurrentBackbone
 from models.cells.cell import State
 from models.fpn import Pafpn
-from models.head import Predictions, YoloxHead
+from models.head import HeadOutput, YoloxHead
 from models.loss import detection_loss
 from models.postprocess import decode, postprocess
 
@@ -94,7 +94,7 @@ class Detector(nn.Module):
         decoded = decode(self.predict(selected))
         return postprocess(decoded, thresholds.confidence_threshold, thresholds.nms_threshold)
 
-    def predict(self, selected: Features) -> Predictions:
+    def predict(self, selected: Features) -> HeadOutput:
         """Undecoded predictions of all anchors."""
         return self.head(self.fpn(selected))
 

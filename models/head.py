@@ -29,7 +29,7 @@ class Anchors:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class HeadOutput:
     """What the head says about K images at A anchors, before any decoding; float32 under autocast, too."""
 
     box_offsets: Float[Tensor, "k a 4"]  # dx, dy in cells, log width, log height in strides
@@ -62,7 +62,7 @@ class YoloxHead(nn.Module):
         for conv in (*self.class_predictors, *self.objectness_predictors):
             nn.init.constant_(conv.bias, prior_logit)
 
-    def forward(self, features: tuple[Float[Tensor, "k c h w"], ...]) -> Predictions:
+    def forward(self, features: tuple[Float[Tensor, "k c h w"], ...]) -> HeadOutput:
         boxes, objectness, classes = [], [], []
         dtype = self.box_predictors[0].weight.dtype
         for level, feature in enumerate(features):
@@ -75,7 +75,7 @@ class YoloxHead(nn.Module):
                 boxes.append(_flatten(self.box_predictors[level](box_features)))
                 objectness.append(_flatten(self.objectness_predictors[level](box_features)))
                 classes.append(_flatten(self.class_predictors[level](class_features)))
-        return Predictions(
+        return HeadOutput(
             box_offsets=torch.cat(boxes, dim=1),
             objectness_logits=torch.cat(objectness, dim=1).squeeze(2),
             class_logits=torch.cat(classes, dim=1),

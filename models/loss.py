@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from data.boxes.overlap import paired_iou
 from models.assignment import assign_anchors, usable_boxes
-from models.head import Predictions, decode_boxes
+from models.head import HeadOutput, decode_boxes
 
 IOU_LOSS_WEIGHT = 5.0
 
 
 def detection_loss(
-    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
 ) -> dict[str, Float[Tensor, ""]]:
     """Losses over K images, each divided by the number of foreground anchors.
 
@@ -26,7 +27,7 @@ def detection_loss(
 
 
 def assigned_losses(
-    predictions: Predictions, boxes: Float[Tensor, "n 5"], assigned: Int64[Tensor, "k a"]
+    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], assigned: Int64[Tensor, "k a"]
 ) -> dict[str, Float[Tensor, ""]]:
     """As `detection_loss`, with the box of every anchor given: its index, n for background."""
     num_boxes, num_classes = boxes.shape[0], predictions.class_logits.shape[2]
@@ -36,7 +37,7 @@ def assigned_losses(
 
     # Background is cut off before exp(): an overflow there would turn its zero gradient into NaN.
     offsets = predictions.box_offsets.masked_fill(~foreground[..., None], 0.0)
-    iou = box_iou(decode_boxes(offsets, predictions.anchors), matched[..., 1:])
+    iou = paired_iou(decode_boxes(offsets, predictions.anchors), matched[..., 1:])
     iou_loss = (1 - iou.square()) * foreground
 
     conf_loss = F.binary_cross_entropy_with_logits(
@@ -60,14 +61,3 @@ def assigned_losses(
         "l1_loss": torch.zeros_like(conf_loss),
         "num_fg": foreground.sum() / num_usable,
     }
-
-
-def box_iou(a_cxcywh: Float[Tensor, "*n 4"], b_cxcywh: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """Intersection over union, box by box."""
-    a_centre, a_size = a_cxcywh.split(2, dim=-1)
-    b_centre, b_size = b_cxcywh.split(2, dim=-1)
-    end = torch.minimum(a_centre + a_size / 2, b_centre + b_size / 2)
-    start = torch.maximum(a_centre - a_size / 2, b_centre - b_size / 2)
-    intersection = (end - start).clamp(min=0).prod(dim=-1)
-    union = a_size.prod(dim=-1) + b_size.prod(dim=-1) - intersection
-    return intersection / (union + 1e-16)

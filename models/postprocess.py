@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from models.head import Predictions, decode_boxes
+from data.boxes import score, xyxy_from_cxcywh
+from models.head import HeadOutput, decode_boxes
 
 MAX_CANDIDATES = 10_000  # per image: NMS takes quadratic time, and 384 x 640 has 5040 anchors in all
 
 
-def decode(predictions: Predictions) -> Float[Tensor, "k a 5+classes"]:
+def decode(predictions: HeadOutput) -> Float[Tensor, "k a 5+classes"]:
     """Centre x, centre y, width, height in pixels, objectness, class probabilities."""
     return torch.cat(
         (
@@ -33,18 +34,18 @@ def postprocess(
     that overlap by more than `nms_threshold` only the best stays. Boxes that are not finite are dropped.
     """
     # Thresholds and NMS need float32: half precision rounds pixels, and NMS refuses it on a CPU.
-    centre, size, objectness, classes = decoded.float().split((2, 2, 1, decoded.shape[2] - 5), dim=2)
+    cxcywh, objectness, classes = decoded.float().split((4, 1, decoded.shape[2] - 5), dim=2)
     confidence, class_id = classes.max(dim=2, keepdim=True)
-    rows = torch.cat((centre - size / 2, centre + size / 2, objectness, confidence, class_id.float()), dim=2)
+    rows = torch.cat((xyxy_from_cxcywh(cxcywh), objectness, confidence, class_id.float()), dim=2)
     # NaN fails every comparison. Left in, it would win each NMS.
-    keep = (objectness * confidence >= confidence_threshold).squeeze(2) & rows.isfinite().all(dim=2)
+    keep = (score(objectness, confidence) >= confidence_threshold).squeeze(2) & rows.isfinite().all(dim=2)
     candidates = rows[keep].split(keep.sum(dim=1).tolist())
     return [_suppress(image, nms_threshold) for image in candidates]
 
 
 def _suppress(rows: Float[Tensor, "m 7"], nms_threshold: float) -> Float[Tensor, "m_kept 7"]:
-    score = rows[:, 4] * rows[:, 5]
+    ranking = score(rows[:, 4], rows[:, 5])
     if len(rows) > MAX_CANDIDATES:
-        score, best = score.topk(MAX_CANDIDATES)
+        ranking, best = ranking.topk(MAX_CANDIDATES)
         rows = rows[best]
-    return rows[batched_nms(rows[:, :4], score, rows[:, 6], nms_threshold)]
+    return rows[batched_nms(rows[:, :4], ranking, rows[:, 6], nms_threshold)]

@@ -87,7 +87,7 @@ class EventDataModule(LightningDataModule):
                     f"{self._config.dataset.num_classes} of dataset.classes ({len(unknown)} such sequences). "
                     "Is dataset=... the one that it was preprocessed for?"
                 )
-            _tell_of_boxes_left_out(index)
+            _report_boxes_left_out(index)
             self._indices[split] = index
         return self._indices[split]
 
@@ -158,7 +158,7 @@ class EventDataModule(LightningDataModule):
         return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
 
 
-def _tell_of_boxes_left_out(index: SplitIndex) -> None:
+def _report_boxes_left_out(index: SplitIndex) -> None:
     not_finite, outside = index.left_out.sum(axis=0)
     if not_finite + outside:
         worst = index.path(index.left_out.sum(axis=1).argmax())

@@ -37,17 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     report = check_dataset(dataset, thorough=True)
     print_report(report, dataset, Console())
-    return 1 if report.spoiled else 0
+    return 1 if report.blocking else 0
 
 
 def print_report(report: DatasetReport, dataset: DatasetConfig, console: Console) -> None:
     console.print(_splits_table(report), _boxes_table(report, dataset))
-    faults = sorted(report.faults, key=lambda fault: not fault.spoils)
+    faults = sorted(report.faults, key=lambda fault: not fault.blocks_training)
     for fault in faults[:_MAX_FAULTS_SHOWN]:
-        console.print(f"{'FAULT' if fault.spoils else 'note '} {fault}", markup=False, soft_wrap=True)
+        console.print(f"{'FAULT' if fault.blocks_training else 'note '} {fault}", markup=False, soft_wrap=True)
     if len(faults) > _MAX_FAULTS_SHOWN:
         console.print(f"... and {len(faults) - _MAX_FAULTS_SHOWN} more")
-    console.print(f"{len(report.spoiled)} faults, {len(faults) - len(report.spoiled)} notes: {dataset.path}")
+    console.print(f"{len(report.blocking)} faults, {len(faults) - len(report.blocking)} notes: {dataset.path}")
 
 
 def _splits_table(report: DatasetReport) -> Table:

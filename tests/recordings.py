@@ -7,9 +7,9 @@ import numpy as np
 
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
+from data.boxes import BOX_DTYPE
 from data.frame_store import FrameStore
 from data.layout import compact_path
-from data.recordings.boxes import BOX_DTYPE
 from data.recordings.preprocessing import RecordingFiles
 
 REPRESENTATION = Path("event_representations_v2/stacked_histogram_dt=50_nbins=10")

@@ -45,13 +45,13 @@ class DatasetReport:
     faults: list[Fault]
 
     @property
-    def spoiled(self) -> list[Fault]:
+    def blocking(self) -> list[Fault]:
         """The faults that training would suffer from."""
-        return [fault for fault in self.faults if fault.spoils]
+        return [fault for fault in self.faults if fault.blocks_training]
 
 
 def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, ...] = SPLITS) -> DatasetReport:
-    """Look for everything that would spoil a training on the data set; never raises for a fault of the data.
+    """Look for everything that would block a training on the data set; never raises for a fault of the data.
 
     Args:
         thorough: every sequence's labels and files. Otherwise a few sequences of each split, in a second or two.
@@ -65,7 +65,7 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
         if not names:
             remedy = "Check dataset.path, or make it with scripts/preprocess.py"
             what = "no sequences" if folder.is_dir() else "not found"
-            faults.append(Fault(folder, what, remedy, spoils=split != "test"))
+            faults.append(Fault(folder, what, remedy, blocks_training=split != "test"))
             continue
         facts = _check_split([folder / name for name in names], dataset, thorough)
         faults += [fault for sequence in facts for fault in sequence.faults]
@@ -82,14 +82,14 @@ def require_usable(
 
     Up to `max_damaged_chunks` frames may be damaged if nothing else is wrong: a warning names them.
     """
-    spoiled = check_dataset(dataset, thorough=False, splits=splits).spoiled
-    if all(fault.skippable for fault in spoiled) and len(spoiled) <= max_damaged_chunks:
-        for fault in spoiled:
+    blocking = check_dataset(dataset, thorough=False, splits=splits).blocking
+    if all(fault.skippable for fault in blocking) and len(blocking) <= max_damaged_chunks:
+        for fault in blocking:
             warnings.warn(f"{fault}. Until then its chunk is left out", stacklevel=2)
         return
-    faults = "\n".join(f"  {fault}" for fault in spoiled[:_FAULTS_SHOWN])
+    faults = "\n".join(f"  {fault}" for fault in blocking[:_FAULTS_SHOWN])
     raise UserError(
-        f"{dataset.path} has {len(spoiled)} faults that training would suffer from:\n{faults}\n"
+        f"{dataset.path} has {len(blocking)} faults that training would suffer from:\n{faults}\n"
         "scripts/check_dataset.py looks at all of it"
     )
 

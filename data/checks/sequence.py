@@ -1,4 +1,4 @@
-"""Faults of one sequence folder: what would spoil a training on it, where, and what helps."""
+"""Faults of one sequence folder: what would block a training on it, where, and what helps."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.boxes import LARGE_FROM_PX2, SMALL_BELOW_PX2
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, PREPROCESS_AGAIN, SequenceLayout
 from data.sequence import Hdf5Frames, Sequence, loaded_boxes, read_npy
-
-AREA_BOUNDS = (32**2, 96**2)  # small, medium, large, as in COCO; in pixels of the loaded frame
 
 
 @dataclass(frozen=True)
 class Fault:
     """Something wrong at a place in a file.
 
-    It `spoils` training, or is only worth knowing; where it is `skippable`, training can go on without that chunk.
+    It blocks training, or is only worth knowing; where it is `skippable`, training can go on without that chunk.
     """
 
     path: Path
     what: str
     remedy: str
-    spoils: bool = True
+    blocks_training: bool = True
     skippable: bool = False
 
     def __str__(self) -> str:
@@ -62,7 +61,7 @@ def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> S
         with np.load(layout.boxes) as content:
             raw, first_box = content[BOXES_KEY], content[FIRST_BOX_KEY]
         facts.faults += _check_boxes(layout, raw, first_box, label_frame, dataset)
-        if any(fault.spoils for fault in facts.faults):
+        if any(fault.blocks_training for fault in facts.faults):
             return facts
         facts.label_t_us = t_us[label_frame]
         facts.faults += _check_label_times(layout, raw, first_box, facts.label_t_us, dataset)
@@ -92,7 +91,7 @@ def _check_times(layout: SequenceLayout, t_us: ndarray, label_frame: ndarray) ->
         )
     path = layout.label_frames
     if len(label_frame) == 0:
-        yield Fault(path, "no labelled frame", "Training leaves the sequence out", spoils=False)
+        yield Fault(path, "no labelled frame", "Training leaves the sequence out", blocks_training=False)
     elif label_frame.min() < 0 or label_frame.max() >= len(t_us):
         yield Fault(path, f"frame {label_frame.max()} of {len(t_us)}: the index map does not fit", PREPROCESS_AGAIN)
     elif (np.diff(label_frame) <= 0).any():
@@ -114,7 +113,7 @@ def _check_boxes(
     strange = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(strange):
         what = f"{len(strange)} boxes are not finite, the first is box {strange[0]}"
-        yield Fault(path, what, f"Loading drops them. {PREPROCESS_AGAIN}", spoils=len(strange) > len(raw) / 2)
+        yield Fault(path, what, f"Loading drops them. {PREPROCESS_AGAIN}", blocks_training=len(strange) > len(raw) / 2)
     unknown = np.flatnonzero(raw["class_id"] >= dataset.num_classes)
     if len(unknown):
         ids = sorted(set(raw["class_id"][unknown].tolist()))
@@ -127,7 +126,9 @@ def _check_boxes(
         what = (
             f"{len(outside)} boxes lie outside of {height} x {width} pixels or are flat, the first is box {outside[0]}"
         )
-        yield Fault(path, what, "Loading drops them; check dataset.resolution_hw", spoils=len(outside) > len(raw) / 2)
+        yield Fault(
+            path, what, "Loading drops them; check dataset.resolution_hw", blocks_training=len(outside) > len(raw) / 2
+        )
 
 
 def _check_label_times(
@@ -144,7 +145,7 @@ def _check_label_times(
 def _count_boxes(raw: ndarray, dataset: DatasetConfig) -> Int64[ndarray, "classes 3"]:
     class_id, _, _, w, h = loaded_boxes(raw, dataset).T
     seen = (w > 0) & (h > 0) & (class_id < dataset.num_classes)
-    cell = class_id[seen].astype(np.int64) * 3 + np.digitize(w[seen] * h[seen], AREA_BOUNDS)
+    cell = class_id[seen].astype(np.int64) * 3 + np.digitize(w[seen] * h[seen], (SMALL_BELOW_PX2, LARGE_FROM_PX2))
     return np.bincount(cell, minlength=3 * dataset.num_classes).reshape(dataset.num_classes, 3)
 
 
@@ -175,7 +176,9 @@ def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: Sequenc
                     facts.faults.append(_fault_of(error, frames_path, skippable=True))
             if frames_path.is_file() and not Hdf5Frames(frames_path).has_checksums:
                 what = "no checksums (fletcher32): damage would be read as wrong frames"
-                facts.faults.append(Fault(frames_path, what, "scripts/compact_frames.py adds files with", spoils=False))
+                facts.faults.append(
+                    Fault(frames_path, what, "scripts/compact_frames.py adds files with", blocks_training=False)
+                )
     except UserError as error:
         facts.faults.append(_fault_of(error, frames_path))
     finally:

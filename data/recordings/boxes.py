@@ -12,21 +12,8 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import PreprocessingConfig
+from data.boxes import BOX_DTYPE
 
-# The structured array of Prophesee's *_bbox.npy; t in us, x and y of the top-left corner, all in sensor pixels.
-BOX_DTYPE = np.dtype(
-    [
-        ("t", np.int64),
-        ("x", np.float32),
-        ("y", np.float32),
-        ("w", np.float32),
-        ("h", np.float32),
-        ("class_id", np.uint32),
-        ("track_id", np.uint32),
-        ("class_confidence", np.float32),
-    ],
-    align=True,
-)
 _OTHER_NAMES = {"t": "ts", "class_confidence": "confidence"}
 _DEFAULTS = {"track_id": 0, "class_confidence": 1}  # fields that nothing here depends on
 

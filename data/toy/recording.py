@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt64
 from numpy.random import default_rng
 
-from data.recordings.boxes import BOX_DTYPE
+from data.boxes import BOX_DTYPE
 from data.toy.scene import Scene
 from data.toy.street import make_scene
 

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
+from data.boxes.overlap import ragged_ious
 from data.compiled import compiled
 from modules.evaluation.labelled_frames import Boxes, Predictions
-from modules.evaluation.matching import pair_ious
 
 MATCH_IOU = 0.5
 BACKGROUND = "background"
@@ -67,7 +67,7 @@ def confusion_matrix(
     predictions = predictions.rows(np.lexsort((-score, predictions.frame)))
     start = np.searchsorted(truth.frame, predictions.frame)
     stop = np.searchsorted(truth.frame, predictions.frame, side="right")
-    ious, offsets = pair_ious(truth.xywh.astype(np.float64), start, stop, predictions.xywh.astype(np.float64))
+    ious, offsets = ragged_ious(truth.xywh.astype(np.float64), start, stop, predictions.xywh.astype(np.float64))
     hit = _match_any_class(ious, offsets, start, len(truth), MATCH_IOU)
     counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     true_class = np.append(truth.class_id, num_classes)  # index -1, no hit, is the background

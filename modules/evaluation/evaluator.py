@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from config.schema import DatasetConfig, EvaluationConfig, PostprocessConfig
+from data.boxes import xywh_from_cxcywh, xywh_from_xyxy
 from modules.evaluation import coco
 from modules.evaluation.confusion import ConfusionMatrix, confusion_matrix
 from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Predictions
@@ -59,12 +60,12 @@ class Evaluation:
         truth = Boxes(
             frame=box_image.cpu().numpy().astype(np.int32),
             class_id=class_cxcywh[:, 0].astype(np.int32),
-            xywh=np.concatenate([class_cxcywh[:, 1:3] - class_cxcywh[:, 3:5] / 2, class_cxcywh[:, 3:5]], axis=1),
+            xywh=xywh_from_cxcywh(class_cxcywh[:, 1:]),
         )
         predictions = Predictions(
             frame=np.repeat(np.arange(len(detections), dtype=np.int32), [len(d) for d in detections]),
             class_id=found[:, 6].astype(np.int32),
-            xywh=np.concatenate([found[:, :2], found[:, 2:4] - found[:, :2]], axis=1),
+            xywh=xywh_from_xyxy(found[:, :4]),
             objectness=found[:, 4].copy(),
             class_confidence=found[:, 5].copy(),
         )

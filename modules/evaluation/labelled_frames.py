@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 from numpy import ndarray
 
+from data.boxes import score
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -55,8 +57,8 @@ class Predictions(Boxes):
     class_confidence: Float32[ndarray, " n"]
 
     def score(self, kind: str) -> Float32[ndarray, " n"]:
-        """What ranks predictions: `product` (objectness * class confidence) or `class` (class confidence alone)."""
-        return self.objectness * self.class_confidence if kind == "product" else self.class_confidence
+        """What ranks predictions, `product` or `class`."""
+        return score(self.objectness, self.class_confidence, kind)
 
 
 _DTYPES = {

@@ -14,9 +14,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int8
 from numpy import ndarray
 
+from data.boxes import LARGE_FROM_PX2, SMALL_BELOW_PX2
+from data.boxes.overlap import ragged_ious
 from data.compiled import compiled
 
-AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+AREAS = {
+    "all": (0.0, 1e10),
+    "small": (0.0, SMALL_BELOW_PX2),
+    "medium": (SMALL_BELOW_PX2, LARGE_FROM_PX2),
+    "large": (LARGE_FROM_PX2, 1e10),
+}
 MAX_DETECTIONS = (1, 10, 100)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -87,7 +94,7 @@ def match(
 
     truth_group, truth_counts = truth.group(num_classes), truth.counts_in()
     truth_start, truth_stop = np.searchsorted(truth_group, group), np.searchsorted(truth_group, group, side="right")
-    ious, offsets = pair_ious(truth.xywh, truth_start, truth_stop, found.xywh)
+    ious, offsets = ragged_ious(truth.xywh, truth_start, truth_stop, found.xywh)
     _, start, length = np.unique(group, return_index=True, return_counts=True)
     stop = start + length
     outcome, truth_hit = _match_groups(
@@ -134,36 +141,6 @@ def _by_frame_and_class(boxes: _Boxes, num_classes: int) -> Int[ndarray, " m"]:
     """Rows of the boxes of known classes, class by class: so pycocotools lists them, which settles equal scores."""
     known = np.flatnonzero((boxes.class_id >= 0) & (boxes.class_id < num_classes))
     return known[np.lexsort((boxes.class_id[known], boxes.frame[known]))]
-
-
-def pair_ious(
-    truth_xywh: Float64[ndarray, "n 4"],
-    truth_start: Int[ndarray, " d"],
-    truth_stop: Int[ndarray, " d"],
-    xywh: Float64[ndarray, "d 4"],
-) -> tuple[Float64[ndarray, " pairs"], Int[ndarray, " d+1"]]:
-    """IoU of each prediction with the boxes truth_start..truth_stop-1 that it may match.
-
-    Returns the IoUs one prediction after the other, and where each prediction's begin.
-    """
-    offsets = np.concatenate([[0], np.cumsum(truth_stop - truth_start)])
-    return _pair_ious(truth_xywh, truth_start, truth_stop, xywh, offsets), offsets
-
-
-@compiled
-def _pair_ious(truth_xywh, truth_start, truth_stop, xywh, offsets):  # pragma: no cover (compiled)
-    ious = np.zeros(offsets[-1])
-    for row in range(len(xywh)):
-        a = xywh[row]
-        for column in range(truth_start[row], truth_stop[row]):
-            b = truth_xywh[column]
-            width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-            height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-            if width > 0 and height > 0:
-                intersection = width * height
-                union = a[2] * a[3] + b[2] * b[3] - intersection
-                ious[offsets[row] + column - truth_start[row]] = intersection / union
-    return ious
 
 
 @compiled

@@ -25,24 +25,12 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import BoxFilterConfig
+from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
 from modules.evaluation.confusion import ConfusionMatrix
 from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Predictions
 from modules.evaluation.protocol import apply_box_filter
 from modules.pictures.confusion_figure import draw_confusion_matrix
-
-_BOX_FIELDS = [
-    ("t", "<i8"),
-    ("x", "<f4"),
-    ("y", "<f4"),
-    ("w", "<f4"),
-    ("h", "<f4"),
-    ("class_id", "<u4"),
-    ("track_id", "<u4"),
-    ("class_confidence", "<f4"),
-]
-BOX_DTYPE = np.dtype(_BOX_FIELDS)  # Prophesee's
-PREDICTION_DTYPE = np.dtype([*_BOX_FIELDS, ("objectness", "<f4"), ("class_probability", "<f4")])
 
 
 def results_dict(result: EvaluationResult) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from data.boxes import score as ranking
+from data.boxes import xywh_from_cxcywh, xywh_from_xyxy
+
 BACKGROUND_RGB = (14, 17, 24)
 POLARITY_RGB = ((64, 130, 255), (255, 176, 84))  # darker: blue, brighter: amber; told apart by the colour-blind, too
 # Far apart from one another and from the events' blue and amber.
@@ -43,15 +46,14 @@ class PictureBoxes:
     def from_detections(cls, detections: Float32[Tensor, "m 7"], score: str, threshold: float) -> PictureBoxes:
         """Those of a network's detections whose score, `product` or `class`, reaches the threshold."""
         found = detections.detach().float().cpu().numpy()
-        scores = found[:, 4] * found[:, 5] if score == "product" else found[:, 5]
+        scores = ranking(found[:, 4], found[:, 5], score)
         shown = scores >= threshold
-        corner, size = found[shown, :2], found[shown, 2:4] - found[shown, :2]
-        return cls(np.concatenate([corner, size], axis=1), found[shown, 6].astype(int), scores[shown])
+        return cls(xywh_from_xyxy(found[shown, :4]), found[shown, 6].astype(int), scores[shown])
 
     @classmethod
     def from_centres(cls, boxes: Float32[ndarray, "n 5"]) -> PictureBoxes:
         """Ground truth: class, centre x, centre y, width, height."""
-        return cls(np.concatenate([boxes[:, 1:3] - boxes[:, 3:5] / 2, boxes[:, 3:5]], axis=1), boxes[:, 0].astype(int))
+        return cls(xywh_from_cxcywh(boxes[:, 1:]), boxes[:, 0].astype(int))
 
 
 def class_rgb(class_id: int) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from config.schema import Config
 from modules.run.folder import RunFolder
-from modules.run.writing import failed_writes_are_told
+from modules.run.writing import warn_if_not_written
 
 WANDB_TIMEOUT_S = 15
 WANDB_FINISH_TIMEOUT_S = 60  # for what is not uploaded yet at the end; a lost network would hold the process for ever
@@ -43,12 +43,12 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._waiting.append({"step": step, **metrics})
-        with failed_writes_are_told(self.path):
+        with warn_if_not_written(self.path):
             self._write_waiting()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        with failed_writes_are_told(self.path):
+        with warn_if_not_written(self.path):
             self._write_waiting()
 
     @rank_zero_only

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 
 @contextlib.contextmanager
-def failed_writes_are_told(what: object) -> Iterator[None]:
+def warn_if_not_written(what: object) -> Iterator[None]:
     """Turn an OSError (a full disk, a folder that became read-only) into a warning; the same one is shown once."""
     try:
         yield
@@ -23,7 +23,7 @@ def failed_writes_are_told(what: object) -> Iterator[None]:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a record of faults."""
-    with failed_writes_are_told(path), path.open("a") as file:
+    with warn_if_not_written(path), path.open("a") as file:
         file.write(line + "\n")
 
 

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from data.boxes.overlap import paired_iou
 from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OUTSIDE_COST
 from models.backbone import Stage
 from models.cells.lstm import LstmState
 from models.detector import Detector, Features
-from models.head import Predictions, decode_boxes
+from models.head import HeadOutput, decode_boxes
 from models.layers.attention import AttentionBlock
 from models.layers.convolution import ConvBlock
 from models.layers.linear import MapLinear
-from models.loss import box_iou
 
 
 class PlainConvBlock(ConvBlock):
@@ -92,7 +92,7 @@ def _stage(stage: Stage, x: Float[Tensor, "b c_in h_in w_in"], state: LstmState 
 
 @torch.no_grad()
 def assign_anchors(
-    predictions: Predictions, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
 ) -> Int64[Tensor, "k a"]:
     """SimOTA, one image after the other; as `models.assignment.assign_anchors`."""
     decoded = decode_boxes(predictions.box_offsets, predictions.anchors)
@@ -107,7 +107,7 @@ def assign_anchors(
 def _assign_image(
     assigned: Int64[Tensor, " a"],
     decoded: Float[Tensor, "a 4"],
-    predictions: Predictions,
+    predictions: HeadOutput,
     image: int,
     boxes: Float[Tensor, "g 5"],
     numbers: Int64[Tensor, " g"],
@@ -120,7 +120,7 @@ def _assign_image(
         return
     near = near[:, candidates]
     shape = (len(boxes), len(candidates), -1)
-    iou = box_iou(decoded[candidates][None].expand(shape), boxes[:, None, 1:].expand(shape))
+    iou = paired_iou(decoded[candidates][None].expand(shape), boxes[:, None, 1:].expand(shape))
     objectness = predictions.objectness_logits[image, candidates].sigmoid()
     probability = (predictions.class_logits[image, candidates].sigmoid() * objectness[:, None]).sqrt()
     one_hot = F.one_hot(boxes[:, 0].long(), probability.shape[1]).to(probability.dtype)

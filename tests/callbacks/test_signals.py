@@ -38,7 +38,7 @@ def raise_inside_a_weak_reference_s_callback(error: Exception) -> None:
     assert reference() is None
 
 
-def test_a_dropped_stop_is_not_told_but_other_errors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dropped_stop_is_not_reported_but_other_errors_are(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Exception] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
     before = sys.unraisablehook

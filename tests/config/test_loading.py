@@ -193,7 +193,7 @@ def test_places_follow_packages(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["training: [", "training: {lr_scheduler: {total_steps: '${..nothing}'}}"])
-def test_broken_yaml_is_told_without_losing_other_mistakes(folder: Path, text: str) -> None:
+def test_broken_yaml_is_reported_without_losing_other_mistakes(folder: Path, text: str) -> None:
     (folder / "experiment" / "gen4" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
     said = problems([*TRAIN[:3], "+experiment/gen4=mine", "+nonsense=1"], folder=folder)
     assert len(said) == 2

@@ -92,7 +92,7 @@ def test_recorded_folders_are_absolute(tmp_path: Path, monkeypatch: pytest.Monke
         (("mine.yaml",), "a choice is dataset/NAME.yaml"),
     ],
 )
-def test_a_folder_without_choices_is_told(files: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_a_folder_without_choices_is_reported(files: tuple[str, ...], said: str, tmp_path: Path) -> None:
     for name in files:
         path = tmp_path / "own" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_names_in_messages_include_the_users(own: Path) -> None:
     assert "did you mean quick?" in problem([*command(folder)[:-1], "+experiment/mine=quik"])
 
 
-def test_a_mistake_in_a_users_file_is_told_with_its_place(own: Path) -> None:
+def test_a_mistake_in_a_users_file_is_reported_with_its_place(own: Path) -> None:
     file = own / "dataset" / "mine.yaml"
     file.write_text(MINE + "resolution: [1, 2]\n")
     said = problem(command(f"--config-dir={own}"))

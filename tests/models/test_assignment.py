@@ -3,14 +3,14 @@ import torch
 from torch import Tensor
 
 from models.assignment import assign_anchors
-from models.head import Predictions, decode_boxes, make_anchors
+from models.head import HeadOutput, decode_boxes, make_anchors
 from tests.network import golden, golden_detector, training_boxes, training_features
 
 FRAME_HW = (64, 96)
 NUM_CLASSES = 3
 
 
-def predictions_for(num_images: int, seed: int = 0) -> Predictions:
+def predictions_for(num_images: int, seed: int = 0) -> HeadOutput:
     """Plausible guesses: boxes of a few strides around each anchor; float64, so that no two costs are equal."""
     generator = torch.Generator().manual_seed(seed)
     strides = (8, 16, 32)
@@ -19,7 +19,7 @@ def predictions_for(num_images: int, seed: int = 0) -> Predictions:
     def normal(*shape: int) -> Tensor:
         return torch.randn(num_images, len(anchors.stride), *shape, generator=generator, dtype=torch.float64)
 
-    return Predictions(normal(4) * 0.7, normal(), normal(NUM_CLASSES), anchors)
+    return HeadOutput(normal(4) * 0.7, normal(), normal(NUM_CLASSES), anchors)
 
 
 def boxes_for(counts: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def iou_of(a: list[float], b: list[float]) -> float:
     return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
 
 
-def slow_assignment(predictions: Predictions, boxes: Tensor, box_image: Tensor) -> Tensor:
+def slow_assignment(predictions: HeadOutput, boxes: Tensor, box_image: Tensor) -> Tensor:
     """SimOTA as defined, image by image, box by box, anchor by anchor."""
     num_images, num_anchors = predictions.objectness_logits.shape
     decoded = decode_boxes(predictions.box_offsets, predictions.anchors).tolist()

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from models.head import Predictions, make_anchors
-from models.loss import box_iou, detection_loss
+from data.boxes.overlap import paired_iou
+from models.head import HeadOutput, make_anchors
+from models.loss import detection_loss
 from tests.network import golden, golden_detector, training_boxes, training_features
 
 BOX = [1.0, 20.0, 12.0, 16.0, 8.0]
@@ -15,7 +16,7 @@ def predictions_of(num_images=1, fill=0.0):
     def values(*shape):
         return torch.full((num_images, 42, *shape), fill, requires_grad=True)
 
-    return Predictions(values(4), values(), values(2), anchors)
+    return HeadOutput(values(4), values(), values(2), anchors)
 
 
 def gradients_of(predictions, losses):
@@ -97,4 +98,4 @@ def test_unusable_boxes_do_not_count():
 def test_iou_of_boxes_by_hand():
     a = torch.tensor([[5.0, 5.0, 10.0, 10.0], [5.0, 5.0, 10.0, 10.0], [5.0, 5.0, 10.0, 10.0]])
     b = torch.tensor([[5.0, 5.0, 10.0, 10.0], [10.0, 5.0, 10.0, 10.0], [30.0, 5.0, 10.0, 10.0]])
-    torch.testing.assert_close(box_iou(a, b), torch.tensor([1.0, 1 / 3, 0.0]))
+    torch.testing.assert_close(paired_iou(a, b), torch.tensor([1.0, 1 / 3, 0.0]))

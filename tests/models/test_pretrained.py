@@ -179,7 +179,7 @@ def published_s5(detector):
     ("setting", "told"),
     [("true", "here the state goes on .*carry_state=false does as that"), ("false", "so it is here")],
 )
-def test_published_weights_of_s5_load_and_the_use_of_their_state_is_told(setting, told, save):
+def test_published_weights_of_s5_load_and_the_use_of_their_state_is_reported(setting, told, save):
     theirs, ours = Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), model_config(S5, f"{CARRY}={setting}")
     path = save(rvt_checkpoint(published_s5(theirs)))
     detector = Detector(ours, NUM_CLASSES, PARTITION_SIZE)
@@ -200,7 +200,7 @@ def test_weights_of_s5_ask_for_its_cell_and_its_size(save):
         load_into(Detector(model_config(S5), NUM_CLASSES, PARTITION_SIZE), model_config(S5), save(weights))
 
 
-def test_settings_that_tell_in_no_shape_are_told_where_ours_was_trained_with_others(save):
+def test_settings_that_tell_in_no_shape_are_reported_where_ours_was_trained_with_others(save):
     trained = model_config(S5, f"{CARRY}=false", "model.backbone.stage.s5.bandlimit=0.4")
     detector = Detector(trained, NUM_CLASSES, PARTITION_SIZE)
     content = {"state_dict": detector.state_dict(), "config": {"model": trained.model_dump(mode="json")}}

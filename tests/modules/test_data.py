@@ -112,7 +112,7 @@ def test_weighted_sampling_prefers_rare_classes(make_config: Callable[..., Train
     assert 0.3 < names.count("rare") / len(names) < 0.7  # of 101 chunks, half of the weight
 
 
-def test_too_little_shared_memory_is_told_before_a_worker_dies(
+def test_too_little_shared_memory_is_reported_before_a_worker_dies(
     make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modules.data.shutil.disk_usage", lambda path: SimpleNamespace(free=90_000))

@@ -53,7 +53,7 @@ OPTIONS = (
 )
 
 
-def test_a_full_disk_is_told_and_training_goes_on(train: Train, tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_training_goes_on(train: Train, tmp_path: Path, small_disk: Path) -> None:
     program = train(*OPTIONS, "checkpoint.max_failures=1000", prepare=faults.steps_of_a_tenth_of_a_second)
     program.wait_for_text("Run folder")
     folder = run_folder(tmp_path)

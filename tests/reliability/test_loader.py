@@ -91,7 +91,7 @@ def test_an_error_inside_a_worker_saves(train: Train, tmp_path: Path) -> None:
     assert last_step(run_folder(tmp_path)) == 3
 
 
-def test_damaged_chunks_are_told_and_too_many_end_the_run(train: Train, tmp_path: Path, data_set: Path) -> None:
+def test_damaged_chunks_are_reported_and_too_many_end_the_run(train: Train, tmp_path: Path, data_set: Path) -> None:
     files = {split: data_set / split / "sequence_1" / REPRESENTATION / FRAMES_FILE for split in ("train", "val")}
     for path in files.values():
         damage_frame(path, 3)  # the check at the start looks at others
@@ -113,7 +113,7 @@ def test_damaged_chunks_are_told_and_too_many_end_the_run(train: Train, tmp_path
     last_step(run_folder(tmp_path, "strict"))
 
 
-def test_a_dead_worker_s_signal_is_told_even_if_pytorch_leaves_it_out() -> None:
+def test_a_dead_worker_s_signal_is_reported_even_if_pytorch_leaves_it_out() -> None:
     with signals_held_back():
         worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
         worker.start()

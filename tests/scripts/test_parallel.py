@@ -46,7 +46,7 @@ def test_results_and_errors_come_in_the_order_of_the_items(capsys: pytest.Captur
     assert "3/3" in capsys.readouterr().out
 
 
-def test_a_killed_worker_is_told() -> None:
+def test_a_killed_worker_is_reported() -> None:
     with pytest.raises(UserError, match="fewer workers"):
         run_parallel(kill_own_process, [1, 2], 1, Console())
 

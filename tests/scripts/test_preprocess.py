@@ -72,7 +72,7 @@ def test_a_faulty_recording_does_not_stop_the_others(tmp_path: Path, capsys: pyt
         ([str(DAVIS), "dataset=davis346", "dataset.binss=3"], "binss"),
     ],
 )
-def test_a_mistake_is_told_without_a_traceback(
+def test_a_mistake_is_reported_without_a_traceback(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, *overrides = arguments

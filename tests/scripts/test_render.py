@@ -97,12 +97,12 @@ def test_weights_of_another_project_need_a_config(tmp_path: Path) -> None:
         (["nowhere", "b.mp4"], "nowhere not found"),
     ],
 )
-def test_mistakes_are_told(arguments: list[str], message: str) -> None:
+def test_mistakes_are_reported(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         film(*arguments)
 
 
-def test_folder_without_a_data_set_is_told(sequence: Path, tmp_path: Path) -> None:
+def test_folder_without_a_data_set_is_reported(sequence: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="add dataset=NAME"):
         film(sequence, tmp_path / "a.mp4")
     with pytest.raises(UserError, match="lacks event_representations_v2"):

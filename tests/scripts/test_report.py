@@ -49,7 +49,7 @@ def test_report_without_ground_truth(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "report.png").is_file()
 
 
-def test_folder_without_predictions_is_told(tmp_path: Path) -> None:
+def test_folder_without_predictions_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no stored predictions"):
         find_validation(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):

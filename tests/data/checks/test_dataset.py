@@ -110,12 +110,12 @@ FAULTS: list[tuple[Callable[[Path], object], str, str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "what", "remedy"), FAULTS)
-def test_each_fault_is_told_with_place_and_remedy(
+def test_each_fault_is_reported_with_place_and_remedy(
     dataset: DatasetConfig, spoil: Callable[[Path], object], what: str, remedy: str
 ) -> None:
     spoil(dataset.path / "train" / "sequence_1")
     for thorough in (True, False):
-        (fault,) = check_dataset(dataset, thorough=thorough).spoiled
+        (fault,) = check_dataset(dataset, thorough=thorough).blocking
         assert what in str(fault)
         assert remedy in str(fault)
         assert str(dataset.path / "train") in str(fault)
@@ -127,7 +127,7 @@ def test_what_training_does_not_suffer_from_is_a_note(dataset: DatasetConfig) ->
     change_field(dataset.path / "train" / "sequence_1", "x", 500.0)
     change_field(dataset.path / "train" / "sequence_2", "x", np.nan)
     report = check_dataset(dataset, thorough=True)
-    assert report.spoiled == []
+    assert report.blocking == []
     notes = "\n".join(map(str, report.faults))
     for text in (
         "test: not found",

@@ -7,7 +7,8 @@ import pytest
 
 from config.errors import UserError
 from config.loading import load_dataset_config
-from data.recordings.boxes import BOX_DTYPE, clean_boxes, crop_boxes, read_boxes
+from data.boxes import BOX_DTYPE
+from data.recordings.boxes import clean_boxes, crop_boxes, read_boxes
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 ETRAM = {index: index for index in range(8)}

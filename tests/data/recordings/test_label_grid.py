@@ -65,7 +65,7 @@ def test_a_gap_in_the_labels_is_filled_with_frames() -> None:
     assert np.diff(result.end_us).tolist() == [50_000] * 17
 
 
-def test_gen1_has_windows_every_50_ms_unless_told_to_repeat_rvts() -> None:
+def test_gen1_has_windows_every_50_ms_unless_reported_to_repeat_rvts() -> None:
     times = labels_ms(4, 2)
     ours = grid(times, settings("gen1"))
     assert np.diff(ours.end_us).tolist() == [50_000] * (len(ours.end_us) - 1)

@@ -142,7 +142,7 @@ def test_an_interrupted_sequence_leaves_nothing_and_can_be_done_again(tmp_path: 
     assert preprocess_recording(tmp_path / "out", small_dataset(), files).num_frames == 18
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file, not a folder")
     with pytest.raises(UserError, match=r"out/train/a cannot be written"):
         preprocess_recording(tmp_path / "out", small_dataset(), write_recording(tmp_path / "raw"))

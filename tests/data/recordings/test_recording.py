@@ -56,7 +56,7 @@ def plain_cleaning(rows: list[Row]) -> tuple[list[Row], int]:
     return kept, backwards
 
 
-def test_faults_are_mended_and_counted(path: Path) -> None:
+def test_faults_are_repaired_and_counted(path: Path) -> None:
     rows = random_rows(1000, 50_000)
     write(path, rows)
     expected, backwards = plain_cleaning(rows)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from data.recordings.boxes import BOX_DTYPE
+from data.boxes import BOX_DTYPE
 from data.toy.recording import simulate_events, write_recording
 from data.toy.street import make_scene
 

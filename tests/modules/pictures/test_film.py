@@ -103,7 +103,7 @@ def test_boxes_beside_a_recording(dataset: DatasetConfig, tmp_path: Path) -> Non
     assert recording_truth(path, dataset)(60_000, FRAME).xywh.tolist() == [[2, 1, 5, 4]]
 
 
-def test_empty_recording_is_told(tmp_path: Path) -> None:
+def test_empty_recording_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no events"):
         list(recording_frames(write_recording(tmp_path / "a_td.h5", []), None))
 

@@ -95,7 +95,7 @@ def test_differences_between_configs(tmp_path: Path) -> None:
     assert table.rows == [["a.b", "1", "2"], ["new", None, "null"]]
 
 
-def test_no_run_is_told(tmp_path: Path) -> None:
+def test_no_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run below"):
         find_runs([tmp_path])
     with pytest.raises(UserError, match="is not a folder"):

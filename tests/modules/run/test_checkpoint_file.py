@@ -61,7 +61,7 @@ class Evil:
         ({**CONTENT, "more": Evil()}, "cannot be read as a checkpoint"),
     ],
 )
-def test_files_that_are_no_checkpoints_are_told_in_one_line(tmp_path: Path, content: object, message: str) -> None:
+def test_files_that_are_no_checkpoints_are_reported_in_one_line(tmp_path: Path, content: object, message: str) -> None:
     path = tmp_path / "file.ckpt"
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -177,7 +177,7 @@ def test_a_finished_run_with_more_steps_takes_the_new_schedule_at_once(start, tm
     assert rates[0][6:] == pytest.approx(rates[1][6:])
 
 
-def test_a_fraction_of_less_than_a_batch_is_told_without_traceback(start) -> None:
+def test_a_fraction_of_less_than_a_batch_is_reported_without_traceback(start) -> None:
     with pytest.raises(UserError, match=r"limit_val_batches"):
         start("training.max_steps=2", "validation.limit_val_batches=0.01", "validation.val_check_interval=2")
 

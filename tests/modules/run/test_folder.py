@@ -50,7 +50,7 @@ def test_a_run_is_found_by_id_folder_and_checkpoint(tmp_path: Path) -> None:
     assert run_of_checkpoint(checkpoint).path == run
 
 
-def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_resumed_is_reported(tmp_path: Path) -> None:
     make_run(tmp_path, "abcd1234", 0)
     with pytest.raises(UserError, match=r"resume=nothing.*abcd1234"):
         RunFolder.find(tmp_path, "nothing")
@@ -75,7 +75,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path)
     (run.path / ".lock").mkdir()  # root may write anywhere else
     with pytest.raises(UserError, match=f"{run.path}: cannot be written"):
