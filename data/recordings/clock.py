@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
@@ -43,29 +44,30 @@ class Clock:
     backwards: int = 0
     leaps: int = 0
 
-    def accept(
-        self, t: Int64[ndarray, " n"], count: int, kept: Int64[ndarray, " n"], t_us: Int64[ndarray, " n"]
-    ) -> int:
-        """Judge the first `count` of `t`; the others are only asked.
+    def accept(self, t: Int64[ndarray, " n"], count: int) -> tuple[Int64[ndarray, " m"], Int64[ndarray, " d"]]:
+        """Judge the first `count` of `t`, which is overwritten up to there; the others are only asked.
 
-        The places of those that are kept go to `kept`, their times to `t_us`. Returns how many they are.
-        Raises SetBackError where the clock goes back for good.
+        Returns the times of those that are kept, in us, and the places of the others. Raises SetBackError where the
+        clock goes back for good.
         """
+        t_us, dropped = t[:count], np.empty(count, np.int64)
         limits = [max(us * self.ticks_per_s // 10**6, 1) for us in (_LEAP_US, _STEP_BACK_US, _UNCONFIRMED_US, _HOUR_US)]
-        done = num_kept = 0
+        done = num_dropped = 0
         while done < count:
-            done, num_kept, self.last, backwards, leaps = _accept(
-                t, count, done, num_kept, kept, t_us, self.last, self.turns, self.period or 0, *limits, WITNESSES
+            done, num_dropped, self.last, backwards = _accept(
+                t, count, done, num_dropped, dropped, self.last, self.turns, self.period or 0, *limits, WITNESSES
             )
             self.backwards += int(backwards)
-            self.leaps += int(leaps)
             if done < count:
                 self._start_again(int(t[done]))
+        self.leaps += int(num_dropped)
+        if num_dropped:
+            t_us = np.delete(t_us, dropped[:num_dropped])
         if self.ticks_per_s < 10**6:
-            t_us[:num_kept] *= 10**6 // self.ticks_per_s
+            t_us *= 10**6 // self.ticks_per_s
         elif self.ticks_per_s > 10**6:
-            t_us[:num_kept] //= self.ticks_per_s // 10**6
-        return num_kept
+            t_us //= self.ticks_per_s // 10**6
+        return t_us, dropped[:num_dropped]
 
     @property
     def last_us(self) -> int:
@@ -86,15 +88,19 @@ class Clock:
 
 @compiled
 def _accept(
-    t: ndarray, count: int, begin: int, num_kept: int, kept: ndarray, t_us: ndarray,
+    t: ndarray, count: int, begin: int, num_dropped: int, dropped: ndarray,
     last: int, turns: int, period: int, leap: int, back: int, silence: int, hour: int, witnesses: int,
-) -> tuple[int, int, int, int, int]:  # fmt: skip
+) -> tuple[int, int, int, int]:  # fmt: skip
     """From `begin` on; stops early, at that event, where a step back is confirmed."""
-    backwards, leaps = 0, 0
+    backwards = 0
     low = -(period >> 3)  # a known counter's step is taken as forward up to 7/8 of its period
     for i in range(begin, count):
-        first = last == _UNKNOWN
-        time = min(max(t[i], -_FAR), _FAR) + turns
+        step = t[i] + turns - last
+        if 0 <= step <= leap:
+            last += step
+            t[i] = last
+            continue
+        time, first = min(max(t[i], -_FAR), _FAR) + turns, last == _UNKNOWN
         if first:
             last = time  # on trial
         step = time - last
@@ -117,16 +123,14 @@ def _accept(
                 if 2 * against > witnesses or 2 * (asked - against) > witnesses:
                     break
             if (2 * against > asked) or (asked == 0 and not first and (step > silence or step < -back)):
-                leaps += 1
+                dropped[num_dropped] = i
+                num_dropped += 1
                 if first:
                     last = _UNKNOWN
                 continue
             if step < -back:
-                return i, num_kept, last, backwards, leaps
-        if step < 0:
-            backwards += 1
-        else:
-            last += step
-        kept[num_kept], t_us[num_kept] = i, last
-        num_kept += 1
-    return count, num_kept, last, backwards, leaps
+                return i, num_dropped, last, backwards
+        backwards += step < 0
+        last += max(step, 0)
+        t[i] = last
+    return count, num_dropped, last, backwards

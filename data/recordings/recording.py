@@ -20,6 +20,7 @@ from data.recordings.event_files import open_event_file
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading, faults_of
 
+_FIRST_EVENTS = 4096
 TAIL_US = 1_000_000  # so long after its last event a recording may still be running
 _RUNNING_CLOCK_US = 3_600_000_000  # no recording is silent for its first hour
 _BEGINNING = -(2**62)
@@ -50,8 +51,8 @@ class Recording:
                 f"{path} is from a sensor of {self.sensor_hw_of_file} pixels (height, width), but "
                 f"dataset.resolution_hw is {sensor_hw}. Choose the data set that the recording belongs to"
             )
-        self._cleaning = Cleaning(self._file, sensor_hw)
-        self.first_t_us = next((int(piece.t_us[0]) for piece in self._cleaning.events()), None)
+        beginning = Cleaning(self._file, sensor_hw, _FIRST_EVENTS).events()
+        self.first_t_us = next((int(piece.t_us[0]) for piece in beginning), None)
         self._cleaning = Cleaning(self._file, sensor_hw)
         self.clock_start_us = self._clock_start_us()
         self.end_us = _BEGINNING
@@ -74,7 +75,7 @@ class Recording:
             t = self._file.outline()
         clock = Clock(self._file.ticks_per_s, self._file.period)
         try:
-            clock.accept(t, len(t), np.empty(len(t), np.int64), np.empty(len(t), np.int64))
+            clock.accept(t, len(t))
         except SetBackError as error:
             raise UserError(f"{self._file.path}: {error}") from error
         return clock.last_us if len(t) else None

@@ -18,7 +18,6 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
 
 _EVENT = np.dtype([("address", ">u4"), ("t", ">u4")])
@@ -72,10 +71,10 @@ def _polarity_events(events: ndarray) -> ndarray:
     return events[events["address"] & (1 << 31 | 1 << 10) == 0]
 
 
-def _pieces(path: Path, first_byte: int, height: int) -> Iterator[RawEvents]:
+def _pieces(path: Path, first_byte: int, height: int, size: int) -> Iterator[RawEvents]:
     with faults_of(path), path.open("rb") as file:
         file.seek(first_byte)
-        while len(piece := np.fromfile(file, _EVENT, common.PIECE_EVENTS)):
+        while len(piece := np.fromfile(file, _EVENT, size)):
             piece = _polarity_events(piece)
             address = piece["address"].astype(np.int64)
             x, row = address >> 12 & 0x3FF, address >> 22 & 0x1FF

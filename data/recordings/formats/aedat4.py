@@ -10,7 +10,6 @@ import numpy as np
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
 
 
@@ -36,14 +35,14 @@ def open_aedat4(path: Path, reading: Reading) -> EventFile:
     return EventFile(path, partial(_pieces, path, stream), (height, width), has_running_clock=True)
 
 
-def _pieces(path: Path, stream: int) -> Iterator[RawEvents]:
+def _pieces(path: Path, stream: int, size: int) -> Iterator[RawEvents]:
     import faery
 
     packets: list[ndarray] = []
     with faults_of(path):
         for packet in faery.events_stream_from_file(path, track_id=stream):
             packets.append(packet.copy())
-            if sum(map(len, packets)) >= common.PIECE_EVENTS:
+            if sum(map(len, packets)) >= size:
                 yield _joined(packets)
                 packets = []
         if packets:

@@ -166,7 +166,8 @@ def whole_ticks(path: Path, part: Part, values: ndarray, unit: str, offset: floa
     """Times in ticks of `ticks_per_s`; those that are no number become NO_TIME."""
     if values.dtype.kind != "f":
         values = np.minimum(_native(values), 2**62) if values.dtype == np.uint64 else values
-        return values.astype(np.int64) + int(offset)
+        ticks = values.astype(np.int64, copy=False)
+        return ticks + int(offset) if offset else ticks
     values = values.astype(np.float64) + offset
     if unit in ("s", "ms"):
         values = np.rint(values * (TICKS_PER_S["us"] // TICKS_PER_S[unit]))

@@ -40,10 +40,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class EventFile:
-    """One opened file; `pieces()` reads it from its start, as often as it is called."""
+    """One opened file; `pieces` reads it from its start, as often as it is called."""
 
     path: Path
-    pieces: Callable[[], Iterator[RawEvents]]
+    pieces: Callable[[int], Iterator[RawEvents]]  # by the number of events in one, which some formats only come near to
     sensor_hw: tuple[int, int] | None = None  # where the file tells it
     ticks_per_s: int = 10**6
     period: int | None = None  # ticks after which the file's counter starts again, where its type or format says so

@@ -11,7 +11,6 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
 
 _EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])  # 14 bits of x, 14 of y, then the polarity
@@ -48,10 +47,10 @@ def open_dat(path: Path, reading: Reading) -> EventFile:
     )
 
 
-def _pieces(path: Path, first_byte: int) -> Iterator[RawEvents]:
+def _pieces(path: Path, first_byte: int, size: int) -> Iterator[RawEvents]:
     with faults_of(path), path.open("rb") as file:
         file.seek(first_byte)
-        while len(piece := np.fromfile(file, _EVENT, common.PIECE_EVENTS)):
+        while len(piece := np.fromfile(file, _EVENT, size)):
             address = piece["address"]
             x, y = (address & 0x3FFF).astype(np.uint16), (address >> 14 & 0x3FFF).astype(np.uint16)
             yield RawEvents(x, y, (address >> 28 & 1).astype(np.uint8), piece["t"].astype(np.int64))

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common, ecf
+from data.recordings.formats import ecf
 from data.recordings.formats.columns import (
     HEAD_ROWS,
     KEYS,
@@ -194,11 +194,11 @@ def _sensor_hw(file: h5py.File, layout: Layout) -> tuple[int, int] | None:
     return None
 
 
-def _pieces(opened: _Opened, num_events: int) -> Iterator[RawEvents]:
+def _pieces(opened: _Opened, num_events: int, size: int) -> Iterator[RawEvents]:
     with faults_of(opened.path), h5py.File(opened.path, "r", locking=False) as file:
         arrays = {name: file[name] for name in opened.layout.arrays}
-        for begin in range(0, num_events, common.PIECE_EVENTS):
-            blocks = {name: _rows(array, begin, begin + common.PIECE_EVENTS) for name, array in arrays.items()}
+        for begin in range(0, num_events, size):
+            blocks = {name: _rows(array, begin, begin + size) for name, array in arrays.items()}
             yield whole_columns(opened.path, opened.layout, blocks, opened.unit, opened.offset)
 
 

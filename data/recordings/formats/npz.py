@@ -14,7 +14,6 @@ import numpy as np
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common
 from data.recordings.formats.columns import (
     HEAD_ROWS,
     KEYS,
@@ -142,13 +141,13 @@ def _sensor_hw(archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> tuple[int
     return sizes[0], sizes[1]
 
 
-def _pieces(path: Path, layout: Layout, arrays: dict[str, _Array], unit: str) -> Iterator[RawEvents]:
+def _pieces(path: Path, layout: Layout, arrays: dict[str, _Array], unit: str, size: int) -> Iterator[RawEvents]:
     num_events = next(iter(arrays.values())).num_rows
     with faults_of(path), zipfile.ZipFile(path) as archive, ExitStack() as stack:
         streams = {name: stack.enter_context(archive.open(array.member)) for name, array in arrays.items()}
         for stream in streams.values():
             _array_header(stream)
-        for begin in range(0, num_events, common.PIECE_EVENTS):
-            count = min(common.PIECE_EVENTS, num_events - begin)
+        for begin in range(0, num_events, size):
+            count = min(size, num_events - begin)
             blocks = {name: array.read(streams[name], count) for name, array in arrays.items()}
             yield whole_columns(path, layout, blocks, unit, 0)

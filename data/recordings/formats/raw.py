@@ -11,9 +11,8 @@ from jaxtyping import UInt
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
-from data.recordings.formats.evt import WITNESSES, Encoding, decode, drop_damaged_times
+from data.recordings.formats.evt import Encoding, decode, drop_damaged_times
 
 _ENCODINGS = {
     "EVT2": Encoding("<u4", type_bit=28, time_bit=0, time_bits=28, low_bits=6, near=16),
@@ -21,6 +20,7 @@ _ENCODINGS = {
     "EVT3": Encoding("<u2", type_bit=12, time_bit=0, time_bits=12, low_bits=12, near=2),
 }
 _LONGEST_LINE = 4096
+_LEAST_PIECE = 64  # a word holds up to 32 events
 
 
 def open_raw(path: Path, reading: Reading) -> EventFile:
@@ -92,13 +92,13 @@ class _Reader:
     halves_swapped: bool  # EVT2.1 of the first cameras has the upper half of a word first
     damaged_words: int = 0
 
-    def pieces(self) -> Iterator[RawEvents]:
+    def pieces(self, size: int) -> Iterator[RawEvents]:
         self.damaged_words = 0
         state = np.zeros(6, np.int64)
         state[0] = -1  # high time not known
-        size = max(common.PIECE_EVENTS, 64)
+        size = max(size, _LEAST_PIECE)
         with faults_of(self.path):
-            for words in self._sound_words():
+            for words in self._sound_words(size):
                 begin = 0
                 while begin < len(words):
                     x, y = np.empty((2, size), np.uint16)
@@ -110,13 +110,13 @@ class _Reader:
     def first_high_time(self) -> int:
         """0 without any."""
         with faults_of(self.path):
-            for words in self._sound_words():
+            for words in self._sound_words(2**12):
                 is_time = words >> self.encoding.type_bit == 8
                 if is_time.any():
                     return int(self.encoding.high_times(words[is_time][:1])[0])
         return 0
 
-    def _sound_words(self) -> Iterator[UInt[ndarray, " n"]]:
+    def _sound_words(self, size: int) -> Iterator[UInt[ndarray, " n"]]:
         """All words; a time word that those around it contradict is made one that says nothing."""
         dtype = np.dtype(self.encoding.word)
         last_high = np.full(1, -1, np.int64)
@@ -125,7 +125,7 @@ class _Reader:
             file.seek(self.first_byte)
             is_complete = False
             while not is_complete:
-                words = np.fromfile(file, dtype, max(common.PIECE_EVENTS, 16 * WITNESSES))
+                words = np.fromfile(file, dtype, size)
                 is_complete = len(words) == 0
                 if self.halves_swapped:
                     words = words >> np.uint64(32) | words << np.uint64(32)

@@ -17,7 +17,6 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats import common
 from data.recordings.formats.columns import (
     DEFAULT_ORDER,
     HEAD_ROWS,
@@ -127,11 +126,11 @@ def _layout(
     return layout, (() if order == DEFAULT_ORDER else (f"columns are {spelled}, as their values say",))
 
 
-def _pieces(path: Path, found: _Format) -> Iterator[RawEvents]:
+def _pieces(path: Path, found: _Format, size: int) -> Iterator[RawEvents]:
     line, rest = found.first_line, b""
     with faults_of(path), path.open("rb") as file:
         file.seek(found.first_byte)
-        while block := file.read(common.PIECE_EVENTS * _BYTES_PER_EVENT):
+        while block := file.read(size * _BYTES_PER_EVENT):
             data, newline, after = (rest + block).rpartition(b"\n")
             rest = after
             if newline:

@@ -10,6 +10,7 @@ import pytest
 
 from config.errors import UserError
 from data.recordings.event_files import open_event_file
+from data.recordings.formats import common
 from data.recordings.formats.common import Reading
 from data.recordings.recording import Recording
 
@@ -76,7 +77,7 @@ def write_aedat4(path: Path, events: Events) -> None:
 def read(path: Path) -> Events:
     pieces = [
         np.stack([column.astype(np.int64) for column in piece], axis=1)
-        for piece in open_event_file(path, Reading()).pieces()
+        for piece in open_event_file(path, Reading()).pieces(common.PIECE_EVENTS)
     ]
     return np.concatenate(pieces)
 
@@ -109,7 +110,7 @@ def test_events_come_back(tmp_path: Path, name: str) -> None:
 def test_a_long_file_comes_in_pieces(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.recordings.formats.common.PIECE_EVENTS", 1000)
     WRITERS[name](tmp_path / name, make_events())
-    sizes = [len(piece.t) for piece in open_event_file(tmp_path / name, Reading()).pieces()]
+    sizes = [len(piece.t) for piece in open_event_file(tmp_path / name, Reading()).pieces(common.PIECE_EVENTS)]
     assert sum(sizes) == 4000
     assert len(sizes) >= 2 or name == "a.aedat4"  # here a piece holds whole packets
     assert max(sizes) <= 1000 or name == "a.aedat4"
@@ -238,4 +239,4 @@ def test_a_faulty_file_is_named_with_its_fault(
 ) -> None:
     write(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name}.*{message}"):
-        list(open_event_file(tmp_path / name, Reading()).pieces())
+        list(open_event_file(tmp_path / name, Reading()).pieces(common.PIECE_EVENTS))
