@@ -107,22 +107,24 @@ def _accept(
         if period and (step < low or step >= period + low):
             step = (step - low) % period + low
         if first or step > leap or step < -back:
-            # Ask the events behind it
-            asked, against = 0, 0
-            for j in range(i + 1, min(i + 1 + witnesses, t.size)):
+            # Ask the events behind it until most are against it; all of them are not: they overtake a short leap
+            last_witness = min(i + witnesses, t.size - 1)
+            majority_against = 0
+            for j in range(i + 1, last_witness + 1):
                 other = min(max(t[j], -_FAR), _FAR) + turns - last
                 if period and (other < low or other >= period + low):
                     other = (other - low) % period + low
-                asked += 1
                 if first:
-                    against += other < -leap or other > hour
+                    is_against = other < -leap or other > hour
                 elif step > 0:
-                    against += other < step - leap
+                    is_against = other < step - leap
                 else:
-                    against += other >= -back
-                if 2 * against > witnesses or 2 * (asked - against) > witnesses:
+                    is_against = other >= -back
+                majority_against += 1 if is_against else -1
+                if (majority_against > 0 and not first) or -majority_against > last_witness - j:
                     break
-            if (2 * against > asked) or (asked == 0 and not first and (step > silence or step < -back)):
+            is_unwitnessed = i == last_witness and not first and (step > silence or step < -back)
+            if majority_against > 0 or is_unwitnessed:
                 dropped[num_dropped] = i
                 num_dropped += 1
                 if first:

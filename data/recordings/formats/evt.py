@@ -76,22 +76,20 @@ def _drop_damaged_times(
         value = np.int64(words[i] >> time_bit) & mask
         step = (value - high) & mask
         if high < 0 or step > near:
-            asked, against = 0, 0
+            asked, majority_against = 0, 0
             for j in range(i + 1, words.size):
                 if words[j] >> type_bit != 8:
                     continue
                 other = np.int64(words[j] >> time_bit) & mask
                 asked += 1
-                if high < 0:
-                    against += (other - value) & mask > mask >> 1
-                else:
-                    against += (other - high) & mask < step
-                if asked == witnesses:
+                is_against = (other - value) & mask > mask >> 1 if high < 0 else (other - high) & mask < step
+                majority_against += 1 if is_against else -1
+                if asked == witnesses or (majority_against > 0 and high >= 0):
                     break
-            if asked < witnesses and not is_complete:
+            if asked < witnesses and majority_against <= 0 and not is_complete:
                 last_high[0] = high
                 return i, damaged
-            if 2 * against > asked or (asked == 0 and high >= 0 and step > mask >> 1):
+            if majority_against > 0 or (asked == 0 and high >= 0 and step > mask >> 1):
                 words[i] |= mark
                 damaged += 1
                 continue

@@ -20,6 +20,7 @@ _ENCODINGS = {
     "EVT3": Encoding("<u2", type_bit=12, time_bit=0, time_bits=12, low_bits=12, near=2),
 }
 _LONGEST_LINE = 4096
+_LEAST_WORDS = 2**16  # in a read: several high times are mostly among them
 _LEAST_PIECE = 64  # a word holds up to 32 events
 
 
@@ -110,7 +111,7 @@ class _Reader:
     def first_high_time(self) -> int:
         """0 without any."""
         with faults_of(self.path):
-            for words in self._sound_words(2**12):
+            for words in self._sound_words(_LEAST_WORDS):
                 is_time = words >> self.encoding.type_bit == 8
                 if is_time.any():
                     return int(self.encoding.high_times(words[is_time][:1])[0])
@@ -125,7 +126,7 @@ class _Reader:
             file.seek(self.first_byte)
             is_complete = False
             while not is_complete:
-                words = np.fromfile(file, dtype, size)
+                words = np.fromfile(file, dtype, max(size, _LEAST_WORDS))
                 is_complete = len(words) == 0
                 if self.halves_swapped:
                     words = words >> np.uint64(32) | words << np.uint64(32)
