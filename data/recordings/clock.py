@@ -93,7 +93,7 @@ def _accept(
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """From `begin` on; stops early, at that event, where a step back is confirmed."""
     backwards = 0
-    low = -(period >> 3)  # a known counter's step is taken as forward up to 7/8 of its period
+    low = -(period >> 1)  # a known counter's step is the shorter way round
     for i in range(begin, count):
         step = t[i] + turns - last
         if 0 <= step <= leap:
@@ -117,6 +117,8 @@ def _accept(
                 if first:
                     is_against = other < -leap or other > hour
                 elif step > 0:
+                    if other < -back:
+                        continue  # behind a counter's new start, say: that says nothing of this leap
                     is_against = other < step - leap
                 else:
                     is_against = other >= -back

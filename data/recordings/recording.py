@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class Recording:
     - `sensor_hw`: as given. `sensor_hw_of_file`: what the file says, or None. Where they differ, opening raises
       UserError.
     - `first_t_us`: its first event on the file's own clock, None without events.
-    - `last_t_us`: its last event on the same clock. Cheap where the format has random access; else one pass over it.
+    - `last_t_us`: its last event on the same clock. Cheap where the format has random access and the clock is sound;
+      else one pass over the file.
     - `clock_start_us`: the time on the file's own clock that those of `pieces()` and `windows()` count from. 0 where
       the file counts from its start.
     - `notes`: what the file itself told of its layout or unit of time, to be shown to the user.
@@ -66,19 +68,18 @@ class Recording:
 
     @cached_property
     def last_t_us(self) -> int | None:
-        if self._file.outline is None:
-            last = None
-            for piece in Cleaning(self._file, self.sensor_hw).events():
-                last = int(piece.t_us[-1])
-            return last
-        with faults_of(self._file.path):
-            t = self._file.outline()
-        clock = Clock(self._file.ticks_per_s, self._file.period)
-        try:
-            clock.accept(t, len(t))
-        except SetBackError as error:
-            raise UserError(f"{self._file.path}: {error}") from error
-        return clock.last_us if len(t) else None
+        if self._file.outline is not None and self.first_t_us is not None:
+            with faults_of(self._file.path):
+                t = self._file.outline()
+            clock = Clock(self._file.ticks_per_s, self._file.period)
+            with suppress(SetBackError):
+                clock.accept(t, len(t))
+                if clock.leaps == 0 and clock.last_us >= self.first_t_us:
+                    return clock.last_us
+        last = None
+        for piece in Cleaning(self._file, self.sensor_hw).events():
+            last = int(piece.t_us[-1])
+        return last
 
     @property
     def num_events(self) -> int:
