@@ -51,7 +51,12 @@ def check_model(model: ModelConfig) -> Iterator[Problem]:
     """Attention heads must divide the channels of every stage; a map must keep its size."""
     stage = model.backbone.stage
     lstm = stage.lstm
-    if getattr(stage, stage.cell) is None:
+    if ":" not in stage.cell and stage.cell_options:
+        yield Problem(
+            "model.backbone.stage.cell_options",
+            f"are those of a cell of your own; cell={stage.cell} has the section model.backbone.stage.{stage.cell}",
+        )
+    if ":" not in stage.cell and getattr(stage, stage.cell) is None:
         yield Problem(
             f"model.backbone.stage.{stage.cell}",
             f"is missing: model.backbone.stage.cell={stage.cell} reads its settings there. Take the section from "

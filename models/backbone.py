@@ -9,10 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
-from models.cells.build import build_cell
+from models.cells.build import OWN, build_cell
 from models.cells.cell import Cell, State, join_lanes, split_lanes
 from models.layers.attention import NORM_EPS, MaxVitBlock
 from models.layers.linear import compute_dtype
+from models.parts import is_own
 
 
 class Downsample(nn.Module):
@@ -54,7 +55,7 @@ class Stage(nn.Module):
             MaxVitBlock(dim, partition_size, config.attention, skip_first_norm=index == 0)
             for index in range(num_blocks)
         )
-        self._cell_name = config.cell
+        self._cell_name = OWN if is_own(config.cell) else config.cell
         self.add_module(self._cell_name, build_cell(dim, config))
 
     def forward(

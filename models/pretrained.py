@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from config.errors import UserError
 from config.schema import ModelConfig, S5Config
+from models.cells.build import OWN
 from models.detector import Detector
 from models.published_names import in_our_names, is_published_s5
 
@@ -146,6 +147,8 @@ SETTINGS = {
 
 
 WITHOUT_SHAPE = (
+    "model.backbone.stage.cell",
+    "model.backbone.stage.cell_options",
     "model.backbone.partition_split_32",
     "model.backbone.stage.attention.dim_head",
     "model.backbone.stage.attention.mlp_activation",
@@ -234,7 +237,8 @@ def _read(path: Path, trust: bool) -> object:
 def _cell(weights: dict[str, Tensor]) -> str:
     """The name of what a stage has beside its convolution and its blocks."""
     parts = {match[1] for key in weights if (match := re.match(r"backbone\.stages\.0\.(\w+)\.", key))}
-    return ", ".join(sorted(parts - {"downsample", "blocks"}))
+    names = {"MODULE:NAME, a cell of your own" if part == OWN else part for part in parts}
+    return ", ".join(sorted(names - {"downsample", "blocks"}))
 
 
 def _state_dim(weights: dict[str, Tensor], stage_dims: list[int]) -> int | None:
@@ -255,4 +259,4 @@ def _typed(value: object) -> str:
         return f"[{','.join(map(str, value))}]"
     if value is None or isinstance(value, str):
         return value or "null"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value).lower()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic_core import PydanticCustomError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Size2d = tuple[PositiveInt, PositiveInt]  # height, width
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]  # the shell leaves the ~ of `dataset.path=~/x` to us
+
+
+def _import_path(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+        raise PydanticCustomError("import_path", "module:Name, a class of your own (docs/extending.md)")
+    return value
+
+
+ImportPath = Annotated[str, AfterValidator(_import_path)]
 
 
 class Strict(BaseModel):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from config.schema.base import Probability, Size2d, Strict
+from config.schema.base import ImportPath, Probability, Size2d, Strict
 
 
 class CompileArgsConfig(Strict):
@@ -66,11 +66,15 @@ class S5Config(Strict):
 
 
 class StageConfig(Strict):
-    """`cell` names the section of the recurrent cell; the others' sections may be absent."""
+    """`cell` names the section of the recurrent cell; the others' sections may be absent.
+
+    Or it is the import path of a class of a user's own, which gets `cell_options`.
+    """
 
     downsample: DownsampleConfig
     attention: AttentionConfig
-    cell: Literal["lstm", "s5"] = "lstm"
+    cell: Literal["lstm", "s5"] | ImportPath = "lstm"
+    cell_options: dict[str, Any] = Field(default_factory=dict)
     lstm: LstmConfig | None = None
     s5: S5Config | None = None
 

@@ -273,3 +273,15 @@ def test_a_model_of_before_there_were_cells_has_lstms(folder: Path) -> None:
     loaded = load("train", ["model=maxvit_yolox/default", "dataset=gen4", "dataset.path=DATA"], folder=folder)
     assert loaded.sections["model"].backbone.stage.cell == "lstm"
     assert loaded.sections["model"].backbone.stage.s5 is None
+
+
+def test_a_mistyped_cell_is_answered_with_the_nearest_and_an_import_path_needs_a_colon() -> None:
+    said = problems([*TRAIN, "model.backbone.stage.cell=lstn"])["model.backbone.stage.cell"]
+    assert "module:Name, a class of your own (docs/extending.md)" in said
+    assert "did you mean lstm?" in said
+    said = problems([*TRAIN, "model.backbone.stage.cell=my parts:Cell"])["model.backbone.stage.cell"]
+    assert "module:Name" in said
+    config = load_train_config([*TRAIN, "model.backbone.stage.cell=my.parts:Cell"])
+    assert config.model.backbone.stage.cell == "my.parts:Cell"
+    options = [*TRAIN, "model.backbone.stage.cell_options={leak: 0.5}"]
+    assert "section model.backbone.stage.lstm" in problems(options)["model.backbone.stage.cell_options"]
