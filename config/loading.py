@@ -10,13 +10,13 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from config import names
@@ -29,7 +29,7 @@ from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
 from config.search_path import CONFIG_FOLDER, SearchPath
 from config.sections import check_sections, is_under
-from config.trust import check_files, check_hydra
+from config.trust import check_files, check_hydra, check_targets
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
 STAND_IN = "dataset=base"
@@ -82,6 +82,8 @@ def load(
     before = copy.deepcopy(cfg)
     with _telling(problems):
         apply_values(rewritten.values, cfg)
+    targets = check_targets(OmegaConf.to_container(cfg, resolve=False))
+    problems += [replace(problem, origin=origins.of(problem.key)) for problem in targets]
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
     told = {problem.key for problem in problems}

@@ -52,6 +52,10 @@ def _line_of(path: Path, package: str, key: str) -> int | None:
     node = yaml.compose(path.read_text(encoding="utf-8"))
     line = None
     for part in inside.split("."):
+        if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+            continue
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         found = next(((name, value) for name, value in pairs if name.value == part), None)
         if found is None:

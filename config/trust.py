@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from config.composition import compose_files, take_hydra
 from config.errors import Problem
+from config.names import join
 from config.origins import Origins
 from config.search_path import SearchPath
 
@@ -35,6 +36,16 @@ def check_hydra(
         if node.get(name) != own.get(name):
             message = "is set by a file of a group: Hydra would call what it names. Take it out of the file"
             yield Problem(f"hydra.{name}", message, origins.of(f"hydra.{name}"))
+
+
+def check_targets(node: Any, key: str = "") -> Iterator[Problem]:
+    """Nothing but Hydra's node has what Hydra instantiates."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in entries:
+        inner = join(key, str(name))
+        if name == "_target_":
+            yield Problem(inner, f"is {value!r}, but nothing is instantiated here. A class of your own is module:Name")
+        yield from check_targets(value, inner)
 
 
 def check_files(origins: Origins, sections: Collection[str]) -> Iterator[Problem]:

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from config.command_line import hydra_command
 from config.errors import ConfigError
 from config.loading import load, load_dataset_config, load_train_config, load_validation_config
 from config.search_path import CONFIG_FOLDER, SearchPath, with_absolute_folders
@@ -132,6 +134,23 @@ def test_a_mistake_in_a_users_file_is_reported_with_its_place(own: Path) -> None
     assert "did you mean dataset.resolution_hw?" in said
     file.write_bytes(b"name: mine\n# \xff\n")
     assert "cannot be composed" in problem(command(f"--config-dir={own}"))
+
+
+def test_a_sweep_records_the_folder_with_each_run(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    typed = [*command("--config-dir", own.name), "dataset.path=data", "hardware.gpus=0", "training.max_steps=1,2"]
+    commands = []
+
+    def task(config: Any, argv: list[str]) -> int:
+        commands.append((config, argv))
+        return 0
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *typed])
+    hydra_command("train", task)()
+    assert [argv[1] for _, argv in commands] == [f"--config-dir={own}"] * 2
+    for config, argv in commands:
+        assert load_train_config(argv[1:]) == config
 
 
 def test_folders_behind_links_are_found_once(own: Path, tmp_path: Path) -> None:

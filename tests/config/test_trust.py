@@ -128,3 +128,11 @@ def test_an_experiment_may_bring_data_set_and_model(own: Path) -> None:
     config = load_train_config(command(own, "+experiment=e", "dataset=gen1"))
     assert config.dataset.name == "gen1"  # what is typed wins
     assert config.model.backbone.stage.cell == "lstm"
+
+
+def test_nothing_else_is_instantiated(own: Path) -> None:
+    options = "{backbone: {stage: {cell: 'a:B', cell_options: {x: [{_target_: os.abort}]}}}}"
+    write(own, "model/m.yaml", f"defaults: [maxvit_yolox/default, _self_]\n{options[1:-1]}\n")
+    said = problems(own, "model=m")["model.backbone.stage.cell_options.x.0._target_"]
+    assert "nothing is instantiated here" in said
+    assert f"set in {own}/model/m.yaml:2" in problems(own, "model=m")["model.backbone.stage.cell_options.x.0._target_"]
