@@ -32,7 +32,7 @@ def take_hydra(cfg: DictConfig) -> dict[str, Any]:
     """Remove Hydra's own node from a composed config, and return what it would do, unresolved."""
     with open_dict(cfg):
         node = OmegaConf.to_container(cfg.pop("hydra"), resolve=False)
-    for told in ("overrides", "runtime"):  # what was composed, not what is done
+    for told in ("overrides", "runtime", "searchpath"):  # what was composed, not what is done
         del node[told]
     del node["job"]["override_dirname"]
     return node

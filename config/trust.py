@@ -27,6 +27,8 @@ def check_hydra(
 ) -> Iterator[Problem]:
     """Hydra's node must be what the root files and the `typed` overrides of it make by themselves."""
     try:
+        if not any("hydra/" in override for override in typed):  # the user's folders may have choices of Hydra's groups
+            search = SearchPath(search.folders[:1])
         own = take_hydra(compose_files(config_name, ["dataset=base", *typed], search))
     except (HydraException, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]

@@ -19,11 +19,18 @@ from torch import nn
 
 from config import names
 from config.errors import UserError
+from config.schema import ModelConfig
 
 
 def is_own(name: str) -> bool:
     """True for an import path; the project's own parts have short names."""
     return ":" in name
+
+
+def own_parts(config: ModelConfig) -> dict[str, str]:
+    """Keys of a network that name a user's own classes, with the import paths."""
+    named = {"model.backbone.stage.cell": config.backbone.stage.cell}
+    return {key: name for key, name in named.items() if is_own(name)}
 
 
 def build_own(path: str, key: str, options: Mapping[str, Any], *arguments: Any) -> nn.Module:

@@ -32,6 +32,7 @@ from config.schema import Config, DatasetConfig, TrainConfig
 from config.search_path import RECORDED, with_absolute_folders
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from models.detector import Detector
+from models.parts import own_parts
 from models.pretrained import load_into
 from modules.pictures import film
 from modules.pictures.frames import draw_frame, draw_legend
@@ -132,9 +133,13 @@ def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:
     if not path.is_file():
         raise UserError(f"{path} not found")
     try:
-        return TrainConfig.model_validate(read_checkpoint(path)["config"])
+        config = TrainConfig.model_validate(read_checkpoint(path)["config"])
     except UserError as error:
         raise UserError(f"{error}. To render with its weights add model=... dataset=...") from error
+    for key, part in own_parts(config.model).items():
+        remedy = "Type what chooses it: --config-dir FOLDER model=NAME dataset=NAME"
+        raise UserError(f"{path}: names code, {key}={part}, and a checkpoint's word is not enough to run it. {remedy}")
+    return config
 
 
 def load_detector(config: Config, checkpoint: Path) -> Detector:

@@ -122,3 +122,12 @@ def test_command_line_ends_with_2_and_no_traceback(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "nowhere not found" in capsys.readouterr().err
+
+
+def test_a_checkpoint_by_itself_imports_no_code(sequence: Path, tmp_path: Path) -> None:
+    chosen = ["dataset=gen4", "model=maxvit_yolox/default", "dataset.path=."]
+    overrides = [*chosen, "model.backbone.stage.cell=theirs:Cell"]
+    config = load_train_config(overrides).model_dump(mode="json")
+    torch.save({"config": config, "state_dict": {}, "loops": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"names code, model\.backbone\.stage\.cell=theirs:Cell.*--config-dir FOLDER"):
+        film(sequence, tmp_path / "a.mp4", f"checkpoint={tmp_path / 'last.ckpt'}")
