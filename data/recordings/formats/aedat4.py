@@ -14,10 +14,7 @@ from data.recordings.formats.common import EventFile, RawEvents, Reading, faults
 
 
 def open_aedat4(path: Path, reading: Reading) -> EventFile:
-    import faery
-
-    with faery.aedat.Decoder(str(path)) as decoder:
-        streams = {track.id: track.dimensions for track in decoder.tracks() if track.data_type == "events"}
+    streams = _event_streams(path)
     if not streams:
         raise UserError(f"{path} has no stream of events")
     listed = ", ".join(f"{number} ({height} x {width})" for number, (width, height) in streams.items())
@@ -33,6 +30,14 @@ def open_aedat4(path: Path, reading: Reading) -> EventFile:
     stream = next(iter(streams)) if reading.stream is None else reading.stream
     width, height = streams[stream]
     return EventFile(path, partial(_pieces, path, stream), (height, width), has_running_clock=True)
+
+
+def _event_streams(path: Path) -> dict[int, tuple[int, int]]:
+    """Width and height by number."""
+    import faery
+
+    with faery.aedat.Decoder(str(path)) as decoder:
+        return {track.id: track.dimensions for track in decoder.tracks() if track.data_type == "events"}
 
 
 def _pieces(path: Path, stream: int, size: int) -> Iterator[RawEvents]:

@@ -20,8 +20,8 @@ from data.recordings.formats.common import NO_TIME, NOWHERE, TICKS_PER_S, RawEve
 
 KEYS = ("x", "y", "p", "t")
 _SYNONYMS = {
-    "x": {"x", "xs", "col", "column", "xaddr", "xcoordinate", "xcoordinates"},
-    "y": {"y", "ys", "row", "yaddr", "ycoordinate", "ycoordinates"},
+    "x": {"x", "xs", "col", "column", "xaddr", "xcoord", "xcoordinate", "xcoordinates"},
+    "y": {"y", "ys", "row", "yaddr", "ycoord", "ycoordinate", "ycoordinates"},
     "p": {"p", "ps", "pol", "pols", "polarity", "polarities", "on", "sign"},
     "t": {"t", "ts", "time", "times", "timestamp", "timestamps"},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -37,21 +37,42 @@ class _Array:
     member: str
     dtype: np.dtype
     shape: tuple[int, ...]
+    is_fortran: bool
+    header_bytes: int
+
+    @property
+    def has_columns(self) -> bool:
+        return len(self.shape) == 2 and self.shape[1] == 4
 
     @property
     def num_rows(self) -> int:
-        return self.shape[0] if len(self.shape) == 2 and self.shape[1] == 4 else int(np.prod(self.shape))
+        return self.shape[0] if self.has_columns else int(np.prod(self.shape))
 
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return (4,) if len(self.shape) == 2 and self.shape[1] == 4 else ()
+    def open(self, archive: zipfile.ZipFile, stack: ExitStack) -> Callable[[int], ndarray]:
+        """A function that gives the next so many rows."""
+        column_by_column = self.has_columns and self.is_fortran
+        streams = [stack.enter_context(archive.open(self.member)) for _ in range(4 if column_by_column else 1)]
+        for index, stream in enumerate(streams):
+            stream.seek(self.header_bytes + index * self.num_rows * self.dtype.itemsize)
+        width = 4 if self.has_columns and not column_by_column else 1
 
-    def read(self, stream: IO[bytes], num_rows: int) -> ndarray:
-        num_bytes = num_rows * int(np.prod(self.row_shape, dtype=int)) * self.dtype.itemsize
-        data = stream.read(num_bytes)
-        if len(data) < num_bytes:
+        def read(num_rows: int) -> ndarray:
+            parts = [self._read(stream, num_rows * width) for stream in streams]
+            if column_by_column:
+                return np.stack(parts, axis=1)
+            return parts[0].reshape(num_rows, 4) if self.has_columns else parts[0]
+
+        return read
+
+    def _read(self, stream: IO[bytes], num_values: int) -> ndarray:
+        data = stream.read(num_values * self.dtype.itemsize)
+        if len(data) < num_values * self.dtype.itemsize:
             raise ValueError(f"{self.member} ends early")
-        return np.frombuffer(data, self.dtype).reshape(num_rows, *self.row_shape)
+        return np.frombuffer(data, self.dtype)
+
+    def head(self, archive: zipfile.ZipFile, num_rows: int) -> ndarray:
+        with ExitStack() as stack:
+            return self.open(archive, stack)(min(num_rows, self.num_rows))
 
 
 def open_npz(path: Path, reading: Reading) -> EventFile:
@@ -84,12 +105,10 @@ def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     name = info.filename.removesuffix(".npy")
     if dtype.hasobject:
         raise UserError(f"{path}: {name} holds Python objects, which are not read. Save it with a numeric type")
-    if is_fortran and min(shape, default=1) > 1 and len(shape) > 1:
-        raise UserError(f"{path}: {name} is stored column by column (Fortran order). Save np.ascontiguousarray of it")
     claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if claimed != info.file_size - header_bytes:
         raise ValueError(f"{name} claims {claimed:,} bytes and has {info.file_size - header_bytes:,}")
-    return name, _Array(info.filename, dtype, shape)
+    return name, _Array(info.filename, dtype, shape, is_fortran, header_bytes)
 
 
 def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -100,7 +119,9 @@ def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _find_layout(path: Path, archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> Layout:
-    columns = [name for name, array in arrays.items() if array.shape and not array.dtype.names and not array.row_shape]
+    columns = [
+        name for name, array in arrays.items() if array.shape and not array.dtype.names and not array.has_columns
+    ]
     if named := by_names(columns):
         return Layout({key: Part(name) for key, name in named[0].items()}, named[1])
     found = [layout for name, array in arrays.items() if (layout := _layout_of_one(name, array, archive))]
@@ -117,11 +138,9 @@ def _layout_of_one(name: str, array: _Array, archive: zipfile.ZipFile) -> Layout
     if array.dtype.names:
         named = by_names(array.dtype.names)
         return named and Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
-    if not array.row_shape or array.dtype.kind not in "iuf":
+    if not array.has_columns or array.dtype.kind not in "iuf":
         return None
-    with archive.open(array.member) as stream:
-        _array_header(stream)
-        order = by_values(array.read(stream, min(array.num_rows, HEAD_ROWS)))
+    order = by_values(array.head(archive, HEAD_ROWS))
     return order and Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
 
 
@@ -135,19 +154,14 @@ def _sensor_hw(archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> tuple[int
     for name in ("height", "width"):
         if name not in arrays or arrays[name].num_rows != 1 or arrays[name].dtype.kind not in "iu":
             return None
-        with archive.open(arrays[name].member) as stream:
-            _array_header(stream)
-            sizes.append(int(arrays[name].read(stream, 1)[0]))
+        sizes.append(int(arrays[name].head(archive, 1)[0]))
     return sizes[0], sizes[1]
 
 
 def _pieces(path: Path, layout: Layout, arrays: dict[str, _Array], unit: str, size: int) -> Iterator[RawEvents]:
     num_events = next(iter(arrays.values())).num_rows
     with faults_of(path), zipfile.ZipFile(path) as archive, ExitStack() as stack:
-        streams = {name: stack.enter_context(archive.open(array.member)) for name, array in arrays.items()}
-        for stream in streams.values():
-            _array_header(stream)
+        readers = {name: array.open(archive, stack) for name, array in arrays.items()}
         for begin in range(0, num_events, size):
             count = min(size, num_events - begin)
-            blocks = {name: array.read(streams[name], count) for name, array in arrays.items()}
-            yield whole_columns(path, layout, blocks, unit, 0)
+            yield whole_columns(path, layout, {name: read(count) for name, read in readers.items()}, unit, 0)

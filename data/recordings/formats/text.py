@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +42,7 @@ _SEPARATORS = re.compile(rb"[\s,;]+")
 @dataclass(frozen=True)
 class _Format:
     layout: Layout
+    columns: dict[str, int]  # where x, y, p and t stand in a line
     num_columns: int
     first_byte: int  # of the first event's line
     first_line: int  # its number, from 1
@@ -55,7 +56,7 @@ def open_text(path: Path, reading: Reading) -> EventFile:
         raise UserError(f"{path} is no text in UTF-8: it has bytes of 0")
     found, sensor_hw, notes = _read_head(path, head)
     unit, unit_notes = time_unit(path, found.layout, None, reading)
-    found = _Format(found.layout, found.num_columns, found.first_byte, found.first_line, unit)
+    found = replace(found, unit=unit)
     return EventFile(
         path,
         partial(_pieces, path, found),
@@ -67,7 +68,7 @@ def open_text(path: Path, reading: Reading) -> EventFile:
 
 
 def _read_head(path: Path, head: bytes) -> tuple[_Format, tuple[int, int] | None, tuple[str, ...]]:
-    named: tuple[list[str], str] | None = None  # columns in their order, the line itself
+    named: list[str] | None = None  # columns in their order
     sensor_hw = None
     at = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     for number, line in enumerate(head[at:].splitlines(keepends=True), start=1):
@@ -77,12 +78,12 @@ def _read_head(path: Path, head: bytes) -> tuple[_Format, tuple[int, int] | None
         if is_numeric and len(words) == 2 and sensor_hw is None and all(word.isdigit() for word in words):
             sensor_hw = int(words[1]), int(words[0])
         elif is_numeric and not is_comment:
-            layout, notes = _layout(path, head[at:], number, len(words), named[0] if named else None)
-            return _Format(layout, len(words), at, number), sensor_hw, notes
+            layout, columns, notes = _layout(path, head[at:], number, len(words), named)
+            return _Format(layout, columns, len(words), at, number), sensor_hw, notes
         elif words and not is_numeric:
             names = _names(line)
             if by_names(names) is not None:
-                named = names, line.decode(errors="replace").strip()
+                named = names
             elif not is_comment:
                 raise UserError(
                     f"{path}, line {number}: {line.decode(errors='replace').strip()[:80]!r} names no columns x, y, p "
@@ -100,12 +101,13 @@ def _names(line: bytes) -> list[str]:
 
 def _layout(
     path: Path, data: bytes, first_line: int, num_columns: int, names: list[str] | None
-) -> tuple[Layout, tuple[str, ...]]:
+) -> tuple[Layout, dict[str, int], tuple[str, ...]]:
     if names is not None:
         if len(names) != num_columns:
             raise UserError(f"{path}: its header line names {len(names)} columns, its first event has {num_columns}")
         found, unit = by_names(names) or ({}, None)
-        return Layout({key: Part(name, column=names.index(name)) for key, name in found.items()}, unit), ()
+        columns = {key: names.index(name) for key, name in found.items()}
+        return Layout({key: Part(name) for key, name in found.items()}, unit), columns, ()
     if num_columns != 4:
         raise UserError(
             f"{path}, line {first_line}: an event has {num_columns} numbers, not four (t x y p). Name the columns in a "
@@ -121,9 +123,10 @@ def _layout(
             f"{path}: four columns whose values are no t x y p, x y t p or x y p t. Name them in a first line, such as "
             "'t x y p'; polarities are 0 and 1, -1 and 1, or 0 and 255"
         )
-    layout = Layout({key: Part(f"column {i + 1}", column=i) for key, i in zip(KEYS, order, strict=True)})
-    spelled = " ".join(sorted(KEYS, key=lambda key: layout.parts[key].column or 0))
-    return layout, (() if order == DEFAULT_ORDER else (f"columns are {spelled}, as their values say",))
+    columns = dict(zip(KEYS, order, strict=True))
+    layout = Layout({key: Part(f"column {index + 1}") for key, index in columns.items()})
+    spelled = " ".join(sorted(KEYS, key=columns.__getitem__))
+    return layout, columns, (() if order == DEFAULT_ORDER else (f"columns are {spelled}, as their values say",))
 
 
 def _pieces(path: Path, found: _Format, size: int) -> Iterator[RawEvents]:
@@ -156,9 +159,9 @@ def _outline(path: Path, found: _Format) -> Int64[ndarray, " n"]:
 
 def _raw_events(path: Path, found: _Format, numbers: Numbers) -> RawEvents:
     parts = found.layout.parts
-    columns = {key: numbers.column(part.column or 0) for key, part in parts.items()}
+    columns = {key: numbers.column(index) for key, index in found.columns.items()}
     if found.unit in ("s", "ms"):
-        whole, fraction = (each[:, parts["t"].column or 0] for each in numbers)
+        whole, fraction = (each[:, found.columns["t"]] for each in numbers)
         ticks = TICKS_PER_S["us"] // TICKS_PER_S[found.unit]
         is_time = np.isfinite(fraction) & (np.abs(whole) < 2**61 // ticks)
         t = np.where(is_time, whole * ticks + np.rint(np.where(is_time, fraction, 0) * ticks).astype(np.int64), NO_TIME)
