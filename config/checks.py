@@ -10,6 +10,7 @@ from typing import Any
 from config.composition import MISSING
 from config.errors import Problem, UserError
 from config.hardware import count_gpus, decide_device
+from config.inherited import check_class_names
 from config.schema import Config, DatasetConfig, ModelConfig, TrainConfig, ValidationConfig, representation_of
 from config.search_path import SearchPath
 
@@ -42,7 +43,7 @@ def check_dataset_settings(dataset: DatasetConfig) -> Iterator[Problem]:
     twice = sorted({name for name in dataset.classes if dataset.classes.count(name) > 1})
     if twice:
         yield Problem("dataset.classes", f"names twice: {', '.join(twice)}")
-    yield from _check_class_names(dataset)
+    yield from check_class_names(dataset)
     yield from _check_representation(dataset)
     yield from _check_augmentation(dataset)
 
@@ -185,33 +186,6 @@ MACHINE_CHECKS: tuple[SectionCheck, ...] = (
     (("checkpoint",), check_checkpoints),
     (("hardware",), check_devices),
 )
-
-
-def _check_class_names(dataset: DatasetConfig) -> Iterator[Problem]:
-    """Groups and ids name classes. Several that do not are one mistake: the maps of an inherited data set."""
-    classes = ", ".join(dataset.classes)
-    groups = {
-        group: [name for name in members if name in dataset.classes]
-        for group, members in dataset.class_groups.items()
-        if not set(members) <= set(dataset.classes)
-    }
-    ids = {raw: name for raw, name in dataset.preprocessing.class_ids.items() if name not in dataset.classes}
-    if len(groups) + len(ids) > 1:
-        lines = ["groups and ids name other classes; a map is merged with that of the file it inherits from. Add"]
-        if groups:
-            kept = (f"{group}: [{', '.join(names)}]" if names else f"{group}: null" for group, names in groups.items())
-            lines.append(f"  class_groups: {{{', '.join(kept)}}}")
-        if ids:
-            told = (f"{raw}: {'null' if raw in ids else name}" for raw, name in dataset.preprocessing.class_ids.items())
-            lines += ["  preprocessing:", f"    class_ids: {{{', '.join(told)}}}"]
-        yield Problem("dataset.classes", "\n".join(lines))
-        return
-    for group in groups:
-        name = next(name for name in dataset.class_groups[group] if name not in dataset.classes)
-        yield Problem(f"dataset.class_groups.{group}", f"{name!r} is no class of dataset.classes: {classes}")
-    for raw_id, name in ids.items():
-        key = f"dataset.preprocessing.class_ids.{raw_id}"
-        yield Problem(key, f"{name!r} is no class of dataset.classes: {classes}")
 
 
 def _check_representation(dataset: DatasetConfig) -> Iterator[Problem]:

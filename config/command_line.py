@@ -26,12 +26,13 @@ from omegaconf import DictConfig
 
 from config import names
 from config.errors import ConfigError, Problem, UserError
-from config.loading import ROOTS, check_composed, compose_checked, load
+from config.loading import ROOTS, check_composed, compose_checked, load, not_chosen
 from config.overrides import Rewritten, rewrite
 from config.search_path import CONFIG_FOLDER, OPTION, RECORDED, SearchPath, with_absolute_folders
 
 Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
 EXIT_CODE = 2
+INFO = ("--info", "-i")
 SPIN_COUNT = "2000"
 
 EXAMPLES = {
@@ -115,6 +116,7 @@ def errors_without_traceback() -> Iterator[None]:
 def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
     """Arguments for Hydra, after everything that can be checked without torch has been checked."""
     search, arguments = SearchPath.split(argv[1:])
+    arguments = _with_kind_of_info(arguments)
     args = get_args_parser().parse_intermixed_args(arguments)
     shows = args.cfg or args.info is not None
     if shows or args.help or args.hydra_help:
@@ -136,13 +138,23 @@ def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
     if shows or sweep:
         _raise(rewritten.problems)
     if shows:
-        _raise(compose_checked(config_name, rewritten, search).problems)
+        composed = compose_checked(config_name, rewritten, search)
+        _raise(composed.problems)
+        if composed.lacks_dataset and args.info != "plugins":
+            _raise([not_chosen(search)])
     else:
         own = [text for text in argv if text.startswith(RECORDED)]
         _check_runs(config_name, [[*own, *run] for run in (_runs_of(rewritten) if sweep else [args.overrides])])
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what fails from here on is no typing error: show where
     flags = [argument for argument in arguments if argument not in args.overrides]
     return [*search.overrides, *rewritten.hydra, *flags]  # flags last: --info would take an override for its value
+
+
+def _with_kind_of_info(arguments: Sequence[str]) -> list[str]:
+    """`--info dataset=gen4` is all of it about that command: argparse would take the override for the kind of info."""
+    following = [*arguments, ""][1:]
+    pairs = zip(arguments, following, strict=True)
+    return [word for this, after in pairs for word in ((this, "all") if this in INFO and "=" in after else (this,))]
 
 
 def _folder_of_typed_line(line: str) -> list[str]:

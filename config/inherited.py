@@ -1,4 +1,4 @@
-"""A data set that inherits from another, with classes of its own: Hydra merges the ids of both."""
+"""A data set that inherits from another, with classes of its own: Hydra merges the ids and groups of both."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 
 from config.errors import Problem
 from config.origins import Origins
+from config.schema import DatasetConfig
 
 IDS = "dataset.preprocessing.class_ids"
 
@@ -37,6 +38,33 @@ def check_inherited_ids(origins: Origins) -> Iterator[Problem]:
         message = f"the file that sets the classes does not say what becomes of ids inherited from {files}: {entries}"
         message += f"\nRepeat those that hold for this data set's recordings; null drops one: {nulls}"
         yield Problem(IDS, message, origins.of(IDS))
+
+
+def check_class_names(dataset: DatasetConfig) -> Iterator[Problem]:
+    """Groups and ids name classes. Several that do not are one mistake: the maps of an inherited data set."""
+    classes = ", ".join(dataset.classes)
+    groups = {
+        group: [name for name in members if name in dataset.classes]
+        for group, members in dataset.class_groups.items()
+        if not set(members) <= set(dataset.classes)
+    }
+    ids = {raw: name for raw, name in dataset.preprocessing.class_ids.items() if name not in dataset.classes}
+    if len(groups) + len(ids) > 1:
+        lines = ["groups and ids name other classes; a map is merged with that of the file it inherits from. Add"]
+        if groups:
+            kept = (f"{group}: [{', '.join(names)}]" if names else f"{group}: null" for group, names in groups.items())
+            lines.append(f"  class_groups: {{{', '.join(kept)}}}")
+        if ids:
+            told = (f"{raw}: {'null' if raw in ids else name}" for raw, name in dataset.preprocessing.class_ids.items())
+            lines += ["  preprocessing:", f"    class_ids: {{{', '.join(told)}}}"]
+        yield Problem("dataset.classes", "\n".join(lines))
+        return
+    for group in groups:
+        name = next(name for name in dataset.class_groups[group] if name not in dataset.classes)
+        yield Problem(f"dataset.class_groups.{group}", f"{name!r} is no class of dataset.classes: {classes}")
+    for raw_id, name in ids.items():
+        key = f"dataset.preprocessing.class_ids.{raw_id}"
+        yield Problem(key, f"{name!r} is no class of dataset.classes: {classes}")
 
 
 def _dataset_section(path: Path, package: str) -> dict[str, Any]:

@@ -88,10 +88,10 @@ def load(
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
     told = {problem.key for problem in problems}
     problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
-    if STAND_IN in origins.choices:  # most of its mistakes are not the user's
+    if composed.lacks_dataset:  # most of its mistakes are not the user's
         problems = [p for p in problems if not is_under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
         if not rewritten.chooses_dataset:
-            problems.insert(0, Problem("dataset", "is not chosen:\n" + search.listing("dataset")))
+            problems.insert(0, not_chosen(search))
     if problems:
         raise ConfigError(problems)
     return Loaded(checked.sections, (*rewritten.warnings, *checked.warnings))
@@ -104,6 +104,15 @@ class Composed:
     cfg: DictConfig
     origins: Origins
     problems: list[Problem]
+
+    @property
+    def lacks_dataset(self) -> bool:
+        """None is chosen, and another stands in."""
+        return STAND_IN in self.origins.choices
+
+
+def not_chosen(search: SearchPath) -> Problem:
+    return Problem("dataset", "is not chosen:\n" + search.listing("dataset"))
 
 
 def compose_checked(config_name: str, rewritten: Rewritten, search: SearchPath) -> Composed:

@@ -160,3 +160,22 @@ def _cpu_seconds_of_children() -> float:
     """Not the wall clock, which a busy machine stretches."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("flags", [["--info"], ["-i"], ["--info", "all"]])
+def test_info_may_come_first(
+    flags: list[str], run_train: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([*flags, "dataset=gen4"], ["dataset=gen4", *flags]):
+        assert run_train(*arguments) == []
+        assert "dataset/gen4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--info"], ["--cfg", "job"]])
+def test_what_is_shown_needs_a_data_set(
+    flags: list[str], run_train: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_train(*flags)
+    assert caught.value.code == 2
+    assert "dataset=gen4_1mpx  Prophesee" in capsys.readouterr().err

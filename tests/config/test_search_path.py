@@ -191,7 +191,7 @@ def test_completion_help_and_info_know_the_users_names(own: Path) -> None:
         assert shown in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--info"], ["dataset=gen4", "--cfg", "job"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--info", "dataset=gen4"], ["dataset=gen4", "--cfg", "job"]])
 def test_output_may_be_cut_short(arguments: list[str]) -> None:
     """As `| head -1` does."""
     reader, writer = os.pipe()
