@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from numpy import ndarray
 
 from config.errors import UserError
+from data.recordings.formats import aedat4_process
+from data.recordings.formats.aedat4_process import EVENT
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
+
+_MOST_EVENTS = 2**28  # in a packet; DV writes some thousands
 
 
 def open_aedat4(path: Path, reading: Reading) -> EventFile:
@@ -25,7 +36,7 @@ def open_aedat4(path: Path, reading: Reading) -> EventFile:
         )
     if reading.stream is not None and reading.stream not in streams:
         raise UserError(
-            f"{path} has no stream {reading.stream} of events, as dataset.preprocessing.stream says: {listed}"
+            f"{path} has no stream {reading.stream} of events, which dataset.preprocessing.stream asks for. It has {listed}"
         )
     stream = next(iter(streams)) if reading.stream is None else reading.stream
     width, height = streams[stream]
@@ -34,19 +45,40 @@ def open_aedat4(path: Path, reading: Reading) -> EventFile:
 
 def _event_streams(path: Path) -> dict[int, tuple[int, int]]:
     """Width and height by number."""
-    import faery
+    with _decoder(str(path)) as output:
+        text = output.read()
+    return {int(number): (width, height) for number, (width, height) in json.loads(text).items()}
 
-    with faery.aedat.Decoder(str(path)) as decoder:
-        return {track.id: track.dimensions for track in decoder.tracks() if track.data_type == "events"}
+
+@contextmanager
+def _decoder(*arguments: str) -> Iterator[IO[bytes]]:
+    """Output of `aedat4_process`. Raises ValueError if that ends by a fault, after its output has been read."""
+    command = [sys.executable, aedat4_process.__file__, *arguments]
+    with TemporaryFile() as errors:
+        environment = {**os.environ, "RUST_BACKTRACE": "0"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            process.stdout.close()
+            if process.wait():
+                errors.seek(0)
+                reason = errors.read(4096).decode(errors="replace").strip().splitlines()
+                died = process.returncode < 0
+                raise ValueError(
+                    "it makes the reader crash" if died else reason[-1] if reason else "it is not readable"
+                )
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
 
 
 def _pieces(path: Path, stream: int, size: int) -> Iterator[RawEvents]:
-    import faery
-
     packets: list[ndarray] = []
-    with faults_of(path):
-        for packet in faery.events_stream_from_file(path, track_id=stream):
-            packets.append(packet.copy())
+    with faults_of(path), _decoder(str(path), str(stream)) as output:
+        while len(packet := _read_packet(output)):
+            packets.append(packet)
             if sum(map(len, packets)) >= size:
                 yield _joined(packets)
                 packets = []
@@ -54,6 +86,16 @@ def _pieces(path: Path, stream: int, size: int) -> Iterator[RawEvents]:
             yield _joined(packets)
 
 
+def _read_packet(output: IO[bytes]) -> ndarray:
+    """Empty at the end, also at that of a decoder that died."""
+    head = output.read(8)
+    count = int(np.frombuffer(head, "<i8")[0]) if len(head) == 8 else 0
+    assert count <= _MOST_EVENTS
+    data = output.read(count * EVENT.itemsize)
+    return np.frombuffer(data[: len(data) // EVENT.itemsize * EVENT.itemsize], EVENT)
+
+
 def _joined(packets: list[ndarray]) -> RawEvents:
     events = np.concatenate(packets)
-    return RawEvents(events["x"], events["y"], events["on"].astype(np.int8), events["t"].astype(np.int64))
+    x, y, on, t = (np.ascontiguousarray(events[name]) for name in ("x", "y", "on", "t"))
+    return RawEvents(x, y, on, t)

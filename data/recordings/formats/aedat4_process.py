@@ -1,0 +1,44 @@
+"""Decodes an AEDAT4 file with faery, in a process of its own: over damaged bytes faery can end its whole process.
+
+usage: aedat4_process.py FILE           prints the streams of events as JSON: number -> width and height
+       aedat4_process.py FILE STREAM    writes packets: a number of events (8 bytes, little-endian), then these, as
+                                        `EVENT` has them; a number of 0 behind the last
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+EVENT = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("on", "u1")])
+
+
+def main(path: str, *stream: str) -> None:
+    import faery
+
+    if not stream:
+        with faery.aedat.Decoder(path) as decoder:
+            streams = {track.id: track.dimensions for track in decoder.tracks() if track.data_type == "events"}
+        print(json.dumps(streams))
+        return
+    output = sys.stdout.buffer
+    for packet in faery.events_stream_from_file(path, track_id=int(stream[0])):
+        events = np.empty(len(packet), EVENT)
+        for name in EVENT.names or ():
+            events[name] = packet[name]
+        if len(events):
+            output.write(np.int64(len(events)).tobytes())
+            output.write(events.tobytes())
+    output.write(np.int64(0).tobytes())
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except BrokenPipeError:  # the reader has enough
+        sys.stdout = None
+    except Exception as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
