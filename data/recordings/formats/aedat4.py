@@ -36,7 +36,8 @@ def open_aedat4(path: Path, reading: Reading) -> EventFile:
         )
     if reading.stream is not None and reading.stream not in streams:
         raise UserError(
-            f"{path} has no stream {reading.stream} of events, which dataset.preprocessing.stream asks for. It has {listed}"
+            f"{path} has no stream {reading.stream} of events, which dataset.preprocessing.stream asks for. It has "
+            f"{listed}"
         )
     stream = next(iter(streams)) if reading.stream is None else reading.stream
     width, height = streams[stream]
@@ -63,11 +64,8 @@ def _decoder(*arguments: str) -> Iterator[IO[bytes]]:
             process.stdout.close()
             if process.wait():
                 errors.seek(0)
-                reason = errors.read(4096).decode(errors="replace").strip().splitlines()
-                died = process.returncode < 0
-                raise ValueError(
-                    "it makes the reader crash" if died else reason[-1] if reason else "it is not readable"
-                )
+                reasons = errors.read(4096).decode(errors="replace").strip().splitlines()
+                raise ValueError("it makes the reader crash" if process.returncode < 0 else "".join(reasons[-1:]))
         finally:
             process.kill()
             process.stdout.close()
