@@ -138,7 +138,7 @@ def _telling(problems: Sequence[Problem]) -> Iterator[None]:
     """What Hydra and the YAML reader refuse ends the search for mistakes."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
 
 

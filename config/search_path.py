@@ -164,7 +164,7 @@ def _listed(text: str) -> list[str]:
 
 def _unusable(folder: Path) -> Iterator[Problem]:
     if not folder.is_dir():
-        yield Problem(OPTION, f"{folder} is not a folder")
+        yield Problem(OPTION, f"{folder} is not a folder. If it was moved, type {OPTION} with where it is now")
     elif next(_yaml_files(folder), None) is None:
         message = f"{folder} holds no .yaml file in dataset/, model/ or experiment/"
         yield Problem(OPTION, message + ("; .yml is not read" if any(folder.rglob("*.yml")) else ""))
