@@ -20,6 +20,7 @@ OUTSIDE = "events outside the sensor"
 BACKWARDS = "events with a time before an earlier one's"
 LEAPS = "events with a time that those around them contradict"
 DAMAGED_WORDS = "time words that those around them contradict"
+_BLOCK = 2**15  # events cleaned together: their times stay in the cache
 _NONE = RawEvents(*np.empty((4, 0), np.int64))
 
 
@@ -49,42 +50,54 @@ class Cleaning:
             yield events
 
     def _clean(self, raw: RawEvents, *, is_last: bool = False) -> Events:
-        events = self._on_sensor(raw)
-        count = len(events) if is_last else max(len(events) - WITNESSES, 0)
-        try:
-            t_us, dropped = self._clock.accept(events.t_us, count)
-        except SetBackError as error:
-            raise UserError(f"{self._file.path}: {error}") from error
-        self._waiting = events[count:]
-        counts = {BACKWARDS: self._clock.backwards, LEAPS: self._clock.leaps, DAMAGED_WORDS: self._file.damaged_words()}
-        self.faults.update({reason: count - self.faults[reason] for reason, count in counts.items() if count})
-        columns = [column[:count] for column in (events.x, events.y, events.polarity)]
-        return Events(*(np.delete(column, dropped) if len(dropped) else column for column in columns), t_us)
+        events = Events.empty(len(self._waiting) + len(raw.t))
+        size, done = len(self._waiting), 0
+        for column, source in zip(_columns(events), _columns(self._waiting), strict=True):
+            column[:size] = source
+        dropped = []
+        for begin in range(0, max(len(raw.t), 1), _BLOCK):
+            size = self._copy_on_sensor(RawEvents(*(column[begin : begin + _BLOCK] for column in raw)), events, size)
+            count = size if is_last else max(size - WITNESSES, done)
+            try:
+                dropped.append(done + self._clock.accept(events.t_us[done:size], count - done))
+            except SetBackError as error:
+                raise UserError(f"{self._file.path}: {error}") from error
+            done = count
+        self._waiting = events[done:size]
+        self._count_faults(len(events) - size)
+        places = np.concatenate(dropped)
+        columns = (column[:done] for column in _columns(events))
+        return Events(*(np.delete(column, places) if len(places) else column for column in columns))
 
-    def _on_sensor(self, raw: RawEvents) -> Events:
-        """Those that waited and those of `raw` that are on the sensor, times in ticks."""
-        waiting = len(self._waiting)
-        events = Events.empty(waiting + len(raw.t))
-        to = (events.x, events.y, events.polarity, events.t_us)
-        columns = (self._waiting.x, self._waiting.y, self._waiting.polarity, self._waiting.t_us)
-        for column, source in zip(to, columns, strict=True):
-            column[:waiting] = source
-        size, num_brighter, others = map(int, _copy_on_sensor(*raw, *to, waiting, *self._sensor_hw))
-        self.num_events += len(raw.t)
-        if size < len(events):
-            self.faults[OUTSIDE] += len(events) - size
+    def _copy_on_sensor(self, raw: RawEvents, events: Events, size: int) -> int:
+        """Append those of `raw` that are on the sensor at `size`; returns the new size."""
+        before = size
+        size, total, others = map(int, _copy_on_sensor(*raw, *_columns(events), size, *self._sensor_hw))
         if others:
             self._polarities |= set(_polarities_on_sensor(raw.x, raw.y, raw.p, *self._sensor_hw).tolist())
         else:
-            self._polarities |= {1} if num_brighter else set()
-            self._polarities |= {0} if num_brighter < size - waiting else set()
+            self._polarities |= ({1} if total else set()) | ({0} if total < size - before else set())
         if not any(self._polarities <= convention for convention in CONVENTIONS):
             listed = ", ".join(map(str, sorted(self._polarities)[:8])) + (", ..." if len(self._polarities) > 8 else "")
             raise UserError(
                 f"{self._file.path} has polarities {listed}. They are to be 0 and 1, -1 and 1, or 0 and 255, with the "
                 "greater value for brighter: convert them to one of these"
             )
-        return events[:size]
+        self.num_events += len(raw.t)
+        return size
+
+    def _count_faults(self, num_outside: int) -> None:
+        counts = {
+            OUTSIDE: self.faults[OUTSIDE] + num_outside,
+            BACKWARDS: self._clock.backwards,
+            LEAPS: self._clock.leaps,
+            DAMAGED_WORDS: self._file.damaged_words(),
+        }
+        self.faults.update({reason: count - self.faults[reason] for reason, count in counts.items() if count})
+
+
+def _columns(events: Events) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    return events.x, events.y, events.polarity, events.t_us
 
 
 def _polarities_on_sensor(x: ndarray, y: ndarray, p: ndarray, height: int, width: int) -> ndarray:

@@ -44,13 +44,12 @@ class Clock:
     backwards: int = 0
     leaps: int = 0
 
-    def accept(self, t: Int64[ndarray, " n"], count: int) -> tuple[Int64[ndarray, " m"], Int64[ndarray, " d"]]:
-        """Judge the first `count` of `t`, which is overwritten up to there; the others are only asked.
+    def accept(self, t: Int64[ndarray, " n"], count: int) -> Int64[ndarray, " d"]:
+        """Judge the first `count` of `t`, which become us on a clock that only goes forward; the others are only asked.
 
-        Returns the times of those that are kept, in us, and the places of the others. Raises SetBackError where the
-        clock goes back for good.
+        Returns the places of those that are to be left out. Raises SetBackError where the clock goes back for good.
         """
-        t_us, dropped = t[:count], np.empty(count, np.int64)
+        dropped = np.empty(count, np.int64)
         limits = [max(us * self.ticks_per_s // 10**6, 1) for us in (_LEAP_US, _STEP_BACK_US, _UNCONFIRMED_US, _HOUR_US)]
         done = num_dropped = 0
         while done < count:
@@ -61,13 +60,11 @@ class Clock:
             if done < count:
                 self._start_again(int(t[done]))
         self.leaps += int(num_dropped)
-        if num_dropped:
-            t_us = np.delete(t_us, dropped[:num_dropped])
         if self.ticks_per_s < 10**6:
-            t_us *= 10**6 // self.ticks_per_s
+            t[:count] *= 10**6 // self.ticks_per_s
         elif self.ticks_per_s > 10**6:
-            t_us //= self.ticks_per_s // 10**6
-        return t_us, dropped[:num_dropped]
+            t[:count] //= self.ticks_per_s // 10**6
+        return dropped[:num_dropped]
 
     @property
     def last_us(self) -> int:
@@ -109,7 +106,7 @@ def _accept(
         if first or step > leap or step < -back:
             # Ask the events behind it until most are against it; all of them are not: they overtake a short leap
             last_witness = min(i + witnesses, t.size - 1)
-            majority_against = 0
+            majority_against, needed = 0, 2 if first else 0  # the second event may be the one that is garbage
             for j in range(i + 1, last_witness + 1):
                 other = min(max(t[j], -_FAR), _FAR) + turns - last
                 if period and (other < low or other >= period + low):
@@ -123,7 +120,7 @@ def _accept(
                 else:
                     is_against = other >= -back
                 majority_against += 1 if is_against else -1
-                if (majority_against > 0 and not first) or -majority_against > last_witness - j:
+                if majority_against > needed or -majority_against > last_witness - j:
                     break
             is_unwitnessed = i == last_witness and not first and (step > silence or step < -back)
             if majority_against > 0 or is_unwitnessed:
