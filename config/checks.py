@@ -14,6 +14,9 @@ from config.inherited import check_class_names
 from config.schema import Config, DatasetConfig, ModelConfig, TrainConfig, ValidationConfig, representation_of
 from config.search_path import SearchPath
 
+PATCH_SIZES = (4, 2)
+FPN_STAGES = ((2, 3, 4), (1, 2, 3, 4))
+
 Check = Callable[..., Iterator[Problem]]
 SectionCheck = tuple[tuple[str, ...], Check]  # the sections that a check reads
 
@@ -67,6 +70,17 @@ def check_model(model: ModelConfig) -> Iterator[Problem]:
         yield Problem(
             "model.backbone.stage.lstm.dws_conv_kernel_size",
             f"{lstm.dws_conv_kernel_size} is even: only an odd kernel keeps the size of the hidden state",
+        )
+    if model.backbone.stem.patch_size not in PATCH_SIZES:
+        yield Problem(
+            "model.backbone.stem.patch_size",
+            f"is {model.backbone.stem.patch_size}; 4 (RVT's) or 2. Another stride makes maps that do not divide into "
+            "whole attention windows",
+        )
+    if model.fpn.in_stages not in FPN_STAGES:
+        yield Problem(
+            "model.fpn.in_stages",
+            f"is {list(model.fpn.in_stages)}; {' or '.join(str(list(stages)) for stages in FPN_STAGES)}",
         )
     dim_head = model.backbone.stage.attention.dim_head
     for dim in model.backbone.stage_dims:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from data.boxes.overlap import iou_with_own_image
-from models.head import HeadOutput, decode_boxes
+from models.anchors import HeadOutput, decode_boxes
 
 CENTRE_RADIUS = 1.5  # strides
 IOU_WEIGHT = 3.0

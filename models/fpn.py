@@ -39,38 +39,45 @@ class CspLayer(nn.Module):
 
 
 class Pafpn(nn.Module):
-    """Mixes the maps of stages 2, 3 and 4; each keeps its resolution and width."""
+    """Mixes the maps of consecutive stages, the deepest one included; each keeps its resolution and width.
 
-    def __init__(self, config: FpnConfig, dims: tuple[int, int, int]) -> None:
+    Layers are named after the stage whose width they take (`reduce`, `downsample`) or give (`top_down`, `bottom_up`).
+    """
+
+    def __init__(self, config: FpnConfig, stage_dims: tuple[int, ...]) -> None:
+        """`stage_dims`: channels of stages 1 to 4, whether they take part or not."""
         super().__init__()
-        c2, c3, c4 = dims
         act, depthwise = config.act, config.depthwise
         num_bottlenecks = round(3 * config.depth)
+        self.stages = config.in_stages
+        dims = dict(enumerate(stage_dims, start=1))
 
         def csp(in_channels: int, out_channels: int) -> CspLayer:
             return CspLayer(in_channels, out_channels, num_bottlenecks, act, depthwise)
 
-        self.reduce4 = ConvBlock(c4, c3, 1, act)
-        self.top_down3 = csp(2 * c3, c3)
-        self.reduce3 = ConvBlock(c3, c2, 1, act)
-        self.top_down2 = csp(2 * c2, c2)
-        self.downsample2 = spatial_conv(c2, c2, 3, act, depthwise, stride=2)
-        self.bottom_up3 = csp(2 * c2, c3)
-        self.downsample3 = spatial_conv(c3, c3, 3, act, depthwise, stride=2)
-        self.bottom_up4 = csp(2 * c3, c4)
+        for stage in reversed(self.stages[1:]):
+            above = stage - 1
+            self.add_module(f"reduce{stage}", ConvBlock(dims[stage], dims[above], 1, act))
+            self.add_module(f"top_down{above}", csp(2 * dims[above], dims[above]))
+        for stage in self.stages[:-1]:
+            down = spatial_conv(dims[stage], dims[stage], 3, act, depthwise, stride=2)
+            self.add_module(f"downsample{stage}", down)
+            self.add_module(f"bottom_up{stage + 1}", csp(2 * dims[stage], dims[stage + 1]))
 
-    def forward(
-        self, features: tuple[Float[Tensor, "n c2 h2 w2"], Float[Tensor, "n c3 h3 w3"], Float[Tensor, "n c4 h4 w4"]]
-    ) -> tuple[Float[Tensor, "n c2 h2 w2"], Float[Tensor, "n c3 h3 w3"], Float[Tensor, "n c4 h4 w4"]]:
-        stage2, stage3, stage4 = features
-        narrow4 = self.reduce4(stage4)
-        down3 = self.top_down3(torch.cat((_upsample(narrow4), stage3), dim=1))
-        narrow3 = self.reduce3(down3)
-        out2 = self.top_down2(torch.cat((_upsample(narrow3), stage2), dim=1))
-        out3 = self.bottom_up3(torch.cat((self.downsample2(out2), narrow3), dim=1))
-        out4 = self.bottom_up4(torch.cat((self.downsample3(out3), narrow4), dim=1))
-        return out2, out3, out4
+    def forward(self, features: tuple[Float[Tensor, "n _ _ _"], ...]) -> tuple[Float[Tensor, "n _ _ _"], ...]:
+        by_stage = dict(zip(self.stages, features, strict=True))
+        narrow = {}
+        maps = features[-1]
+        for stage in reversed(self.stages[1:]):
+            narrow[stage] = getattr(self, f"reduce{stage}")(maps)
+            joined = torch.cat((_upsample(narrow[stage]), by_stage[stage - 1]), dim=1)
+            maps = getattr(self, f"top_down{stage - 1}")(joined)
+        outputs = [maps]
+        for stage in self.stages[:-1]:
+            down = getattr(self, f"downsample{stage}")(outputs[-1])
+            outputs.append(getattr(self, f"bottom_up{stage + 1}")(torch.cat((down, narrow[stage + 1]), dim=1)))
+        return tuple(outputs)
 
 
-def _upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
+def _upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c _ _"]:
     return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from config.schema import HeadConfig
+from config.schema import HeadConfig, ModelConfig, PostprocessConfig
+from models.anchors import HeadOutput, make_anchors
 from models.layers.convolution import ConvBlock, spatial_conv
+from models.loss import Loss, build_loss
+from models.postprocess import decode, postprocess
 
 PRIOR_PROBABILITY = 0.01  # what objectness and classes say before training (RetinaNet, arXiv:1708.02002)
 
 
-@dataclass(frozen=True)
-class Anchors:
-    """Cells of all maps in one list: strides 8, 16, 32, each row by row."""
-
-    cell_xy: Float[Tensor, "a 2"]  # column and row
-    stride: Float[Tensor, " a"]  # pixels
-
-    @property
-    def centre_xy(self) -> Float[Tensor, "a 2"]:
-        """Middle of each cell, in pixels."""
-        return (self.cell_xy + 0.5) * self.stride[:, None]
-
-
-@dataclass(frozen=True)
-class HeadOutput:
-    """What the head says about K images at A anchors, before any decoding; float32 under autocast, too."""
-
-    box_offsets: Float[Tensor, "k a 4"]  # dx, dy in cells, log width, log height in strides
-    objectness_logits: Float[Tensor, "k a"]
-    class_logits: Float[Tensor, "k a classes"]
-    anchors: Anchors
-
-
 class YoloxHead(nn.Module):
-    """One branch for boxes and objectness, one for classes, on each of three maps."""
+    """One branch for boxes and objectness, one for classes, on each level's map.
 
-    def __init__(self, config: HeadConfig, num_classes: int, dims: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    A head owns its loss and its decoding; what `forward` gives, nobody else looks into.
+    """
+
+    def __init__(
+        self,
+        config: HeadConfig,
+        num_classes: int,
+        dims: tuple[int, ...],
+        strides: tuple[int, ...],
+        loss: Loss,
+        thresholds: PostprocessConfig,
+    ) -> None:
         super().__init__()
-        self.strides = strides
+        self.strides, self.thresholds = strides, thresholds
+        self._loss = loss
         hidden = int(256 * dims[-1] / 1024)  # YOLOX's width: 256 channels where the deepest stage has 1024
 
         def branch() -> nn.Sequential:
@@ -62,7 +53,7 @@ class YoloxHead(nn.Module):
         for conv in (*self.class_predictors, *self.objectness_predictors):
             nn.init.constant_(conv.bias, prior_logit)
 
-    def forward(self, features: tuple[Float[Tensor, "k c h w"], ...]) -> HeadOutput:
+    def forward(self, features: tuple[Float[Tensor, "k _ _ _"], ...]) -> HeadOutput:
         boxes, objectness, classes = [], [], []
         dtype = self.box_predictors[0].weight.dtype
         for level, feature in enumerate(features):
@@ -82,26 +73,39 @@ class YoloxHead(nn.Module):
             anchors=make_anchors([f.shape[-2:] for f in features], self.strides, features[0].device),
         )
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        return self._loss.names
 
-def make_anchors(maps_hw: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device) -> Anchors:
-    """Made anew for every call, from shapes alone: any input size, and nothing to wait for."""
-    cells, pixels = [], []
-    for (height, width), stride in zip(maps_hw, strides, strict=True):
-        rows = torch.arange(height, device=device, dtype=torch.float32)
-        columns = torch.arange(width, device=device, dtype=torch.float32)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        cells.append(torch.stack((x, y), dim=2).view(-1, 2))
-        pixels.append(torch.full((height * width,), float(stride), device=device))
-    return Anchors(torch.cat(cells), torch.cat(pixels))
+    def loss(
+        self, output: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of K images; `loss` is what is minimised, the others are its parts and figures to be logged.
+
+        Args:
+            boxes: class, centre x, centre y, width, height in pixels of the frame.
+            box_image: 0..K-1, ascending.
+        """
+        # Distances in pixels and sums of logarithms do not survive half precision.
+        with torch.autocast(boxes.device.type, enabled=False):
+            return self._loss(output, boxes.float(), box_image)
+
+    @torch.no_grad()
+    def detect(self, output: HeadOutput) -> list[Float[Tensor, "_ 7"]]:
+        """Detections of each image: x1, y1, x2, y2 in pixels, objectness, class confidence, class id; best first."""
+        return postprocess(decode(output), self.thresholds.confidence_threshold, self.thresholds.nms_threshold)
 
 
-def decode_boxes(box_offsets: Float[Tensor, "k a 4"], anchors: Anchors) -> Float[Tensor, "k a 4"]:
-    """Boxes in pixels: centre x, centre y, width, height."""
-    stride = anchors.stride[:, None]
-    centre = (box_offsets[..., :2] + anchors.cell_xy) * stride
-    size = box_offsets[..., 2:].exp() * stride
-    return torch.cat((centre, size), dim=-1)
+HEADS = {"YoloX": YoloxHead}
 
 
-def _flatten(x: Float[Tensor, "k c h w"]) -> Float[Tensor, "k h*w c"]:
+def build_head(config: ModelConfig, num_classes: int) -> YoloxHead:
+    """The head of `model.head.name`, with the loss of `model.loss.name`."""
+    head, backbone = HEADS[config.head.name], config.backbone
+    dims = tuple(backbone.stage_dims[stage - 1] for stage in config.fpn.in_stages)
+    strides = tuple(backbone.strides[stage - 1] for stage in config.fpn.in_stages)
+    return head(config.head, num_classes, dims, strides, build_loss(config.loss), config.postprocess)
+
+
+def _flatten(x: Float[Tensor, "k c h w"]) -> Float[Tensor, "k _ c"]:
     return x.flatten(2).transpose(1, 2).float()

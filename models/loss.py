@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from config.schema import LossConfig, LossWeightsConfig
 from data.boxes.overlap import paired_iou
+from models.anchors import HeadOutput, decode_boxes
 from models.assignment import assign_anchors, usable_boxes
-from models.head import HeadOutput, decode_boxes
-
-IOU_LOSS_WEIGHT = 5.0
 
 
-def detection_loss(
-    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
-) -> dict[str, Float[Tensor, ""]]:
-    """Losses over K images, each divided by the number of foreground anchors.
+class Loss(Protocol):
+    """From a head's output to losses. `names` lists the keys of what it returns, `loss` among them."""
 
-    `iou_loss` is 5 * (1 - IoU^2), `conf_loss` the cross entropy of objectness, `cls_loss` that of the class against
-    its one-hot vector times the IoU; `l1_loss` is always 0, and `num_fg` tells foreground anchors per box. All in
-    float32. Shapes do not depend on how many anchors are foreground: nothing here waits for the device.
+    names: tuple[str, ...]
+
+    def __call__(
+        self, output: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    ) -> dict[str, Float[Tensor, ""]]: ...
+
+
+class YoloxLoss:
+    """Losses over K images, each divided by the number of foreground anchors that SimOTA finds.
+
+    `iou_loss` is 1 - IoU^2, `conf_loss` the cross entropy of objectness, `cls_loss` that of the class against its
+    one-hot vector times the IoU, each times its weight; `l1_loss` is always 0, and `num_fg` tells foreground anchors
+    per box. All in float32. Shapes do not depend on how many anchors are foreground: nothing here waits for the device.
     """
-    return assigned_losses(predictions, boxes, assign_anchors(predictions, boxes, box_image))
+
+    names = ("loss", "iou_loss", "conf_loss", "cls_loss", "l1_loss", "num_fg")
+
+    def __init__(self, config: LossConfig) -> None:
+        self._weights = config.weights
+
+    def __call__(
+        self, output: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        return assigned_losses(output, boxes, assign_anchors(output, boxes, box_image), self._weights)
+
+
+LOSSES = {"yolox": YoloxLoss}
+
+
+def build_loss(config: LossConfig) -> Loss:
+    """The loss of `model.loss.name`."""
+    return LOSSES[config.name](config)
 
 
 def assigned_losses(
-    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], assigned: Int64[Tensor, "k a"]
+    predictions: HeadOutput, boxes: Float[Tensor, "n 5"], assigned: Int64[Tensor, "k a"], weights: LossWeightsConfig
 ) -> dict[str, Float[Tensor, ""]]:
-    """As `detection_loss`, with the box of every anchor given: its index, n for background."""
+    """As `YoloxLoss`, with the box of every anchor given: its index, n for background."""
     num_boxes, num_classes = boxes.shape[0], predictions.class_logits.shape[2]
     foreground = assigned < num_boxes
     matched = torch.cat((boxes, boxes.new_zeros(1, 5)))[assigned]  # [k, a, 5]
@@ -50,9 +76,9 @@ def assigned_losses(
     cls_loss = cls_loss * foreground[..., None]
 
     losses = {
-        "iou_loss": IOU_LOSS_WEIGHT * iou_loss.sum() / num_foreground,
-        "conf_loss": conf_loss / num_foreground,
-        "cls_loss": cls_loss.sum() / num_foreground,
+        "iou_loss": weights.iou * iou_loss.sum() / num_foreground,
+        "conf_loss": weights.objectness * conf_loss / num_foreground,
+        "cls_loss": weights.classification * cls_loss.sum() / num_foreground,
     }
     num_usable = usable_boxes(boxes, num_classes).sum().clamp(min=1)
     return {

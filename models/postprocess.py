@@ -8,9 +8,10 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from data.boxes import score, xyxy_from_cxcywh
-from models.head import HeadOutput, decode_boxes
+from data.boxes.suppression import suppress_many
+from models.anchors import HeadOutput, decode_boxes
 
-MAX_CANDIDATES = 10_000  # per image: NMS takes quadratic time, and 384 x 640 has 5040 anchors in all
+MANY_CANDIDATES = 4_000  # of an image; from here on torchvision's quadratic time shows on a CPU
 
 
 def decode(predictions: HeadOutput) -> Float[Tensor, "k a 5+classes"]:
@@ -27,7 +28,7 @@ def decode(predictions: HeadOutput) -> Float[Tensor, "k a 5+classes"]:
 
 def postprocess(
     decoded: Float[Tensor, "k a 5+classes"], confidence_threshold: float, nms_threshold: float
-) -> list[Float[Tensor, "m 7"]]:
+) -> list[Float[Tensor, "_ 7"]]:
     """Detections of each image, best score first: x1, y1, x2, y2, objectness, class confidence, class id.
 
     The score is objectness * confidence of the best class. It must reach `confidence_threshold`; of boxes of one class
@@ -44,8 +45,6 @@ def postprocess(
 
 
 def _suppress(rows: Float[Tensor, "m 7"], nms_threshold: float) -> Float[Tensor, "m_kept 7"]:
-    ranking = score(rows[:, 4], rows[:, 5])
-    if len(rows) > MAX_CANDIDATES:
-        ranking, best = ranking.topk(MAX_CANDIDATES)
-        rows = rows[best]
-    return rows[batched_nms(rows[:, :4], ranking, rows[:, 6], nms_threshold)]
+    boxes, ranking, class_id = rows[:, :4], score(rows[:, 4], rows[:, 5]), rows[:, 6]
+    many = len(rows) > MANY_CANDIDATES and rows.device.type == "cpu"
+    return rows[(suppress_many if many else batched_nms)(boxes, ranking, class_id, nms_threshold)]

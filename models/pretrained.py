@@ -117,6 +117,7 @@ class Description:
     dim_multiplier: tuple[int, ...]
     num_blocks: tuple[int, ...]
     overlap: bool
+    patch_size: int
     attention_bias: bool
     mlp_bias: bool
     mlp_gated: bool
@@ -125,6 +126,7 @@ class Description:
     dws_conv: bool
     state_dim: int | None
     fpn_depth: float
+    fpn_stages: tuple[int, ...]
     num_classes: int
 
 
@@ -134,6 +136,7 @@ SETTINGS = {
     "dim_multiplier": "model.backbone.dim_multiplier",
     "num_blocks": "model.backbone.num_blocks",
     "overlap": "model.backbone.stage.downsample.overlap",
+    "patch_size": "model.backbone.stem.patch_size",
     "attention_bias": "model.backbone.stage.attention.attention_bias",
     "mlp_bias": "model.backbone.stage.attention.mlp_bias",
     "mlp_gated": "model.backbone.stage.attention.mlp_gated",
@@ -142,6 +145,7 @@ SETTINGS = {
     "dws_conv": "model.backbone.stage.lstm.dws_conv",
     "state_dim": "model.backbone.stage.s5.state_dim",
     "fpn_depth": "model.fpn.depth",
+    "fpn_stages": "model.fpn.in_stages",
     "num_classes": "model.head.num_classes",
 }
 
@@ -174,6 +178,7 @@ def describe(weights: dict[str, Tensor]) -> Description:
         dim_multiplier=tuple(dim // dims[0] for dim in dims),
         num_blocks=tuple(_count(weights, rf"backbone\.stages\.{k}\.blocks\.(\d+)\.") for k in range(stages)),
         overlap=stem.shape[2] % 2 == 1,
+        patch_size=(stem.shape[2] + 1) // 2 if stem.shape[2] % 2 else stem.shape[2],
         attention_bias="backbone.stages.0.blocks.0.window.attention.qkv.bias" in weights,
         mlp_bias=f"{mlp}.fc1.bias" in weights,
         mlp_gated=fc1.shape[0] != fc2.shape[1],
@@ -182,6 +187,7 @@ def describe(weights: dict[str, Tensor]) -> Description:
         dws_conv="backbone.stages.0.lstm.depthwise.weight" in weights,
         state_dim=_state_dim(weights, dims),
         fpn_depth=round(num_bottlenecks / 3, 2),
+        fpn_stages=_fpn_stages(weights),
         num_classes=len(weights["head.class_predictors.0.weight"]),
     )
 
@@ -246,6 +252,12 @@ def _state_dim(weights: dict[str, Tensor], stage_dims: list[int]) -> int | None:
     steps = [weights.get(f"backbone.stages.{k}.s5.ssm.log_step") for k in range(len(stage_dims))]
     state_dims = [dim if step is None else len(step) for step, dim in zip(steps, stage_dims, strict=True)]
     return None if state_dims == stage_dims else state_dims[0]
+
+
+def _fpn_stages(weights: dict[str, Tensor]) -> tuple[int, ...]:
+    """The stages that a pyramid has layers for; the deepest one is only ever gone up to."""
+    numbers = [int(match[1]) for key in weights if (match := re.match(r"fpn\.(?:top_down|bottom_up)(\d)\.", key))]
+    return tuple(range(min(numbers), max(numbers) + 1))
 
 
 def _count(weights: dict[str, Tensor], pattern: str) -> int:

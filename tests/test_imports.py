@@ -16,7 +16,12 @@ BELOW = {  # what a room may import besides itself
     "callbacks": {"config", "data", "models", "modules"},
 }
 COMPOSITION_ROOTS = {"modules.run.entry", "modules.run.trainer"}  # they put everything together
-SHARED_TYPES = {"data.batch", "data.boxes", "data.boxes.overlap"}  # what models and data have in common
+SHARED_TYPES = {
+    "data.batch",
+    "data.boxes",
+    "data.boxes.overlap",
+    "data.boxes.suppression",
+}  # what models and data have in common
 
 
 def imports() -> dict[str, set[str]]:

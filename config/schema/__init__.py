@@ -1,6 +1,7 @@
 """The typed configuration tree, in files by section; all of it can be imported from here."""
 
 from config.schema.base import (
+    RVT_UNIT_PX,
     Strict,
 )
 from config.schema.dataset import (
@@ -28,6 +29,8 @@ from config.schema.model import (
     DownsampleConfig,
     FpnConfig,
     HeadConfig,
+    LossConfig,
+    LossWeightsConfig,
     LstmConfig,
     ModelConfig,
     PostprocessConfig,
@@ -56,6 +59,7 @@ from config.schema.root import (
 )
 
 __all__ = [
+    "RVT_UNIT_PX",
     "AttentionConfig",
     "AugmentationConfig",
     "BackboneConfig",
@@ -76,6 +80,8 @@ __all__ = [
     "HeadConfig",
     "HighDimConfig",
     "LoggingConfig",
+    "LossConfig",
+    "LossWeightsConfig",
     "LrSchedulerConfig",
     "LstmConfig",
     "MixedSamplingConfig",

@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 from pydantic_core import PydanticCustomError
 
+RVT_UNIT_PX = 32  # RVT sizes its input and its attention windows in units of this, whatever the stem's stride
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Size2d = tuple[PositiveInt, PositiveInt]  # height, width
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]  # the shell leaves the ~ of `dataset.path=~/x` to us

@@ -19,7 +19,7 @@ class CompileConfig(Strict):
 
 
 class StemConfig(Strict):
-    patch_size: Literal[4]
+    patch_size: PositiveInt  # stride of stage 1: 4, or 2 for maps of twice the height and width
 
 
 class DownsampleConfig(Strict):
@@ -96,12 +96,17 @@ class BackboneConfig(Strict):
     def stage_dims(self) -> tuple[int, ...]:
         return tuple(self.embed_dim * multiplier for multiplier in self.dim_multiplier)
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the frame per cell of each stage's map."""
+        return tuple(self.stem.patch_size * 2**stage for stage in range(len(self.dim_multiplier)))
+
 
 class FpnConfig(Strict):
     name: Literal["PAFPN"]
     compile: CompileConfig
     depth: PositiveFloat
-    in_stages: tuple[Literal[2], Literal[3], Literal[4]]
+    in_stages: tuple[PositiveInt, ...]  # [2, 3, 4], or all four for smaller objects
     depthwise: bool
     act: Literal["silu", "relu", "lrelu"]
 
@@ -116,6 +121,19 @@ class HeadConfig(Strict):
     act: Literal["silu", "relu", "lrelu"]
 
 
+class LossWeightsConfig(Strict):
+    iou: NonNegativeFloat = 5.0
+    objectness: NonNegativeFloat = 1.0
+    classification: NonNegativeFloat = 1.0
+
+
+class LossConfig(Strict):
+    """The default is RVT's loss."""
+
+    name: Literal["yolox"] = "yolox"
+    weights: LossWeightsConfig = LossWeightsConfig()
+
+
 class PostprocessConfig(Strict):
     confidence_threshold: Probability
     nms_threshold: Probability
@@ -126,4 +144,5 @@ class ModelConfig(Strict):
     backbone: BackboneConfig
     fpn: FpnConfig
     head: HeadConfig
+    loss: LossConfig = LossConfig()
     postprocess: PostprocessConfig

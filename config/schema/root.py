@@ -19,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from config.schema.base import Probability, Strict, UserPath
+from config.schema.base import RVT_UNIT_PX, Probability, Strict, UserPath
 from config.schema.dataset import DatasetConfig
 from config.schema.model import ModelConfig
 
@@ -141,14 +141,18 @@ class Config(Strict):
     @property
     def input_hw(self) -> tuple[int, int]:
         """Frame size after padding: the smallest multiple of 32 * partition_split_32 that holds the loaded frame."""
-        step = 32 * self.model.backbone.partition_split_32
+        step = RVT_UNIT_PX * self.model.backbone.partition_split_32
         height, width = self.dataset.frame_hw
         return -(-height // step) * step, -(-width // step) * step
 
     @property
     def partition_size(self) -> tuple[int, int]:
-        """Height and width of an attention window, in cells of any stage's feature map."""
-        step = 32 * self.model.backbone.partition_split_32
+        """Height and width of an attention window, in cells of any stage's feature map.
+
+        With a stem of stride 2 all maps have twice the height and width, and windows the same number of cells: they
+        still divide every stage's map.
+        """
+        step = RVT_UNIT_PX * self.model.backbone.partition_split_32
         return self.input_hw[0] // step, self.input_hw[1] // step
 
 

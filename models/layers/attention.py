@@ -100,8 +100,8 @@ class Mlp(nn.Module):
         hidden = int(dim * config.mlp_ratio)
         self.gated = config.mlp_gated
         if self.gated:
-            # Two thirds of the width keep the number of parameters; RVT rounds to 32.
-            hidden = max(32, 32 * round(hidden * 2 / 3 / 32))
+            # Two thirds of the width keep the number of parameters; RVT takes whole multiples of 32 of that.
+            hidden = max(32, 32 * int(hidden * 2 / 3 / 32))
         self.fc1 = MapLinear(dim, 2 * hidden if self.gated else hidden, bias=config.mlp_bias)
         self.act = ACTIVATIONS[config.mlp_activation]()
         self.drop = nn.Dropout(config.drop_mlp)

@@ -18,7 +18,7 @@ from models.detector import Detector, Features
 from models.layers.attention import AttentionBlock
 from models.layers.convolution import ConvBlock
 from models.layers.linear import MapLinear
-from models.loss import assigned_losses, detection_loss
+from models.loss import assigned_losses
 from models.postprocess import decode, postprocess
 from modules.optimizer import build_optimizer
 from modules.run.memory import keep_freed_memory
@@ -169,14 +169,14 @@ class Steps:
     def _losses(self, selected: Features) -> dict[str, Tensor]:
         predictions, boxes, box_image = self.detector.predict(selected), self.batch.boxes, self.batch.box_image
         if not self.way.without_nms:
-            thresholds = self.detector.postprocess_config
+            thresholds = self.detector.head.thresholds
             with torch.no_grad():
                 postprocess(decode(predictions), thresholds.confidence_threshold, thresholds.nms_threshold)
         with torch.autocast(self.case.device, enabled=False):
             if self.way.batch_assignment:
-                return detection_loss(predictions, boxes, box_image)
+                return self.detector.head.loss(predictions, boxes, box_image)
             assigned = plain_network.assign_anchors(predictions, boxes, box_image)
-            return assigned_losses(predictions, boxes, assigned)
+            return assigned_losses(predictions, boxes, assigned, self.case.config().model.loss.weights)
 
 
 def seconds_of_training(case: Case, way: Way) -> Measure:

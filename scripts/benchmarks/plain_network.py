@@ -11,11 +11,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from data.boxes.overlap import paired_iou
+from models.anchors import HeadOutput, decode_boxes
 from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OUTSIDE_COST
 from models.backbone import Stage
 from models.cells.lstm import LstmState
 from models.detector import Detector, Features
-from models.head import HeadOutput, decode_boxes
 from models.layers.attention import AttentionBlock
 from models.layers.convolution import ConvBlock
 from models.layers.linear import MapLinear

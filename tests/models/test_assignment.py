@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.anchors import HeadOutput, decode_boxes, make_anchors
 from models.assignment import assign_anchors
-from models.head import HeadOutput, decode_boxes, make_anchors
 from tests.network import golden, golden_detector, training_boxes, training_features
 
 FRAME_HW = (64, 96)

@@ -2,7 +2,9 @@ import math
 
 import torch
 
-from models.head import Anchors, YoloxHead, decode_boxes, make_anchors
+from models.anchors import Anchors, decode_boxes, make_anchors
+from models.head import YoloxHead
+from models.loss import build_loss
 from models.postprocess import decode
 from tests.network import (
     frame_indices,
@@ -38,26 +40,32 @@ def test_boxes_are_offsets_from_the_cell_and_logarithms_of_size_in_strides():
     torch.testing.assert_close(box, torch.tensor([[[56.0, 20.0, 16.0, 32.0]]]))
 
 
+def small_head():
+    config = model_config()
+    head = YoloxHead(config.head, 3, (8, 16, 32), (8, 16, 32), build_loss(config.loss), config.postprocess)
+    return head.eval()
+
+
 def test_one_head_takes_maps_of_any_size_one_after_the_other():
-    head = YoloxHead(model_config().head, 3, (8, 16, 32), (8, 16, 32)).eval()
+    head = small_head()
     for height, width in ((2, 4), (6, 3), (2, 4)):
-        maps = [torch.zeros(1, dim, height * k, width * k) for dim, k in ((8, 4), (16, 2), (32, 1))]
+        maps = tuple(torch.zeros(1, dim, height * k, width * k) for dim, k in ((8, 4), (16, 2), (32, 1)))
         predictions = head(maps)
         assert predictions.class_logits.shape == (1, height * width * 21, 3)
         assert predictions.anchors.stride.shape == (height * width * 21,)
 
 
 def test_untrained_head_believes_in_one_object_per_hundred_anchors():
-    head = YoloxHead(model_config().head, 3, (8, 16, 32), (8, 16, 32)).eval()
-    predictions = head([torch.zeros(1, dim, size, size) for dim, size in ((8, 4), (16, 2), (32, 1))])
+    head = small_head()
+    predictions = head(tuple(torch.zeros(1, dim, size, size) for dim, size in ((8, 4), (16, 2), (32, 1))))
     torch.testing.assert_close(predictions.objectness_logits.sigmoid(), torch.full((1, 21), 0.01))
     torch.testing.assert_close(predictions.class_logits.sigmoid(), torch.full((1, 21, 3), 0.01))
 
 
 def test_predictions_are_float32_under_autocast():
-    head = YoloxHead(model_config().head, 3, (8, 16, 32), (8, 16, 32)).eval()
+    head = small_head()
     with torch.autocast("cpu", torch.bfloat16):
-        predictions = head([torch.zeros(1, dim, size, size) for dim, size in ((8, 4), (16, 2), (32, 1))])
+        predictions = head(tuple(torch.zeros(1, dim, size, size) for dim, size in ((8, 4), (16, 2), (32, 1))))
     assert predictions.box_offsets.dtype == predictions.class_logits.dtype == torch.float32
 
 

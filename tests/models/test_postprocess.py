@@ -74,8 +74,14 @@ def test_images_without_detections_give_empty_tables():
     assert [d.shape for d in postprocess(torch.zeros(2, 5, 8), 0.1, 0.45)] == [(0, 7), (0, 7)]
 
 
-def test_number_of_candidates_is_bounded(monkeypatch):
-    monkeypatch.setattr("models.postprocess.MAX_CANDIDATES", 3)
-    decoded = torch.tensor([[prediction(100.0 * i, 50, 20, 0.2 + 0.1 * i, 1.0) for i in range(6)]])
-    (detections,) = postprocess(decoded, 0.1, 0.45)
-    torch.testing.assert_close(detections[:, 4], torch.tensor([0.7, 0.6, 0.5]))
+def test_many_candidates_lose_none(monkeypatch):
+    """From MANY_CANDIDATES on another way is taken; with one class or several its outcome is torchvision's."""
+    generator = torch.Generator().manual_seed(1)
+    monkeypatch.setattr("models.postprocess.MANY_CANDIDATES", 1000)
+    decoded = torch.rand(2, 3000, 8, generator=generator) * torch.tensor([640.0, 384.0, 80.0, 80.0, 1, 1, 1, 1])
+    decoded[1, :, 6:] = 0  # one class
+    many = postprocess(decoded, 0.001, 0.45)
+    monkeypatch.setattr("models.postprocess.MANY_CANDIDATES", 10_000)
+    for image, expected in zip(many, postprocess(decoded, 0.001, 0.45), strict=True):
+        assert len(image) > 1000
+        assert torch.equal(image, expected)
