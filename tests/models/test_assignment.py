@@ -86,8 +86,10 @@ def test_foreground_and_boxes_of_the_reference():
     assert within_image.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["candidates only, as on a CPU", "all anchors, as on a GPU"])
 @pytest.mark.parametrize("counts", [[5, 0, 2], [1], [0, 12], [25, 3, 1, 9]])
-def test_batch_at_once_equals_definition_box_by_box(counts):
+def test_batch_at_once_equals_definition_box_by_box(counts, whole, monkeypatch):
+    monkeypatch.setattr("models.assignment._fits_whole", lambda near: whole)
     predictions = predictions_for(len(counts), seed=sum(counts))
     boxes, box_image = boxes_for(counts, seed=sum(counts))
     assigned = assign_anchors(predictions, boxes, box_image)

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from config.loading import load_train_config
+from models.assignment import _fits_whole
 from models.detector import Detector
 from models.published_names import rename
 from tests.network import (
@@ -171,7 +172,10 @@ def test_host_reads_are_counted():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_boxes", [0, 3])
-def test_training_step_never_waits_for_the_device(num_boxes, dtype):
+def test_training_step_never_waits_for_the_device(num_boxes, dtype, monkeypatch):
+    assert not _fits_whole(torch.empty(3, 5040))
+    assert _fits_whole(torch.empty(500, 20_400, device="meta"))  # so does a GPU's: all that follows is its way
+    monkeypatch.setattr("models.assignment._fits_whole", lambda near: True)
     detector = small_detector().train()
     frames = torch.randint(0, 10, (2, 2, 20, 64, 64), dtype=torch.uint8)
     labelled_frames = torch.tensor([0, 3])
@@ -217,3 +221,19 @@ def test_models_do_not_know_lightning():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] not in ("pytorch_lightning", "lightning")
+
+
+@pytest.mark.parametrize("settings", [["model.fpn.in_stages=[1,2,3,4]"], ["model.backbone.stem.patch_size=2"]])
+def test_other_scales_train_and_detect(settings):
+    """Four scales add the anchors of stride 4; a stem of stride 2 halves all strides."""
+    detector = Detector(model_config(*settings), num_classes=8, partition_size=(2, 4)).train()
+    features, _ = detector.encode(torch.randint(0, 10, (2, 1, 20, 60, 120), dtype=torch.uint8), None)
+    selected = detector.select(features, torch.tensor([1]))
+    strides = detector.predict(selected).anchors.stride
+    expected = {4.0: 512, 8.0: 128, 16.0: 32, 32.0: 8} if "fpn" in settings[0] else {4.0: 512, 8.0: 128, 16.0: 32}
+    assert {float(stride): int((strides == stride).sum()) for stride in strides.unique()} == expected
+    losses = detector.loss(selected, torch.tensor([[1.0, 30.0, 20.0, 6.0, 5.0]]), torch.tensor([0]))
+    losses["loss"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+    (detections,) = detector.eval().detect(selected)
+    assert detections.shape[1] == 7

@@ -5,10 +5,9 @@ from config.schema import LossConfig
 from data.boxes.overlap import paired_iou
 from models.anchors import HeadOutput, make_anchors
 from models.loss import YoloxLoss
-
-detection_loss = YoloxLoss(LossConfig())
 from tests.network import golden, golden_detector, training_boxes, training_features
 
+detection_loss = YoloxLoss(LossConfig())
 BOX = [1.0, 20.0, 12.0, 16.0, 8.0]
 
 
