@@ -161,7 +161,8 @@ def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, s
     key, value, origin = override.key, override.value, override.origin
     if retired.retired_key(key):
         verdict = retired.judge(key, unquote(value or "null"), origin)
-        (out.problems if isinstance(verdict, Problem) else out.warnings).append(verdict)
+        if verdict is not None:
+            (out.problems if isinstance(verdict, Problem) else out.warnings).append(verdict)
         return
     if not tree.knows(key):
         out.problems.append(Problem(key, names.unknown_key_message(key, tree), origin))

@@ -30,6 +30,12 @@ REFUSED = {
     "wandb.resume_only_weights",
     "model.backbone.stage.s5.dim",
 }
+# RVT has a choice here that is none in its published configs; any other value is refused.
+FIXED: dict[str, tuple[object, str]] = {
+    "model.backbone.enable_masking": (False, "no data set here makes token masks"),
+    "model.backbone.stage.attention.use_torch_mha": (False, "attention is computed by models/layers/attention.py"),
+    "model.backbone.stage.downsample.type": ("patch", "stages are down-sampled by a strided convolution"),
+}
 # RVT writes ??? here and fills it in code; so do we, from the resolution.
 DERIVED = ("model.backbone.in_res_hw", "model.backbone.stage.attention.partition_size")
 IDLE_VALUES = (None, False, "null", "false", "False", "")
@@ -37,13 +43,17 @@ IDLE_VALUES = (None, False, "null", "false", "False", "")
 
 def retired_key(key: str) -> str | None:
     """The entry that `key` is, or lies under, if it is retired."""
-    return next((old for old in REPLACED if key == old or key.startswith(f"{old}.")), None)
+    return next((old for old in (*REPLACED, *FIXED) if key == old or key.startswith(f"{old}.")), None)
 
 
-def judge(key: str, value: Any, origin: str) -> Problem | str:
-    """A Problem where ignoring the key would change what its user wants, else the text of a warning."""
+def judge(key: str, value: Any, origin: str) -> Problem | str | None:
+    """A Problem where ignoring the key would change what its user wants, the text of a warning, or nothing to say."""
     old = retired_key(key)
     assert old is not None, key
+    if old in FIXED:
+        only, why = FIXED[old]
+        typed = str(only).lower()
+        return None if str(value).lower() == typed else Problem(key, f"is {value}; allowed: {typed} ({why})", origin)
     if old in REFUSED and value not in IDLE_VALUES:
         path = value if old == "wandb.artifact_local_file" else "PATH"
         return Problem(key, f"is RVT's, and is not used here; {REPLACED[old].replace('PATH', str(path))}", origin)
@@ -53,13 +63,13 @@ def judge(key: str, value: Any, origin: str) -> Problem | str:
 def take_out(raw: dict[str, Any]) -> dict[str, Any]:
     """Remove retired keys from a plain config, in place, and return them with their values; derived ??? go as well."""
     found = {}
-    for old in (*REPLACED, *DERIVED):
+    for old in (*REPLACED, *FIXED, *DERIVED):
         section, _, name = old.rpartition(".")
         node: Any = raw
         for part in section.split("."):
             node = node.get(part) if isinstance(node, dict) else None
-        if isinstance(node, dict) and name in node and (old in REPLACED or node[name] == "???"):
+        if isinstance(node, dict) and name in node and (old not in DERIVED or node[name] == "???"):
             value = node.pop(name)
-            if old in REPLACED:
+            if old not in DERIVED:
                 found[old] = value
     return found

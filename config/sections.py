@@ -47,7 +47,8 @@ def check_sections(
     warnings = []
     for key, value in retired.take_out(raw).items():
         verdict = retired.judge(key, value, origins.of(key))
-        (problems if isinstance(verdict, Problem) else warnings).append(verdict)
+        if verdict is not None:
+            (problems if isinstance(verdict, Problem) else warnings).append(verdict)
     bare = bare_sections(raw)
     if bare:
         problems.append(skeleton_problem(bare, origins.search))

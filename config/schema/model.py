@@ -23,7 +23,6 @@ class StemConfig(Strict):
 
 
 class DownsampleConfig(Strict):
-    type: Literal["patch"]
     overlap: bool
     norm_affine: bool
 
@@ -31,7 +30,6 @@ class DownsampleConfig(Strict):
 class AttentionConfig(Strict):
     """`partition_size` follows from the resolution (see `Config.partition_size`); null, or RVT's explicit pair."""
 
-    use_torch_mha: Literal[False]
     partition_size: Size2d | None = None
     dim_head: PositiveInt
     attention_bias: bool
@@ -83,7 +81,6 @@ class BackboneConfig(Strict):
     name: Literal["MaxViTRNN"]
     compile: CompileConfig
     input_channels: PositiveInt
-    enable_masking: Literal[False]  # no data set here makes token masks
     partition_split_32: PositiveInt
     embed_dim: PositiveInt
     dim_multiplier: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]

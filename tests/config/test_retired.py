@@ -41,6 +41,18 @@ def test_warned_about_otherwise(key: str, value: object, replacement: str) -> No
     assert replacement in verdict
 
 
+@pytest.mark.parametrize("value", [False, "false", "False"])
+def test_a_choice_of_one_is_read_and_ignored(value: object) -> None:
+    assert judge("model.backbone.enable_masking", value, "") is None
+    assert judge("model.backbone.stage.downsample.type", "patch", "") is None
+
+
+def test_another_choice_is_refused() -> None:
+    verdict = judge("model.backbone.stage.attention.use_torch_mha", True, "in a.yaml:3")
+    assert isinstance(verdict, Problem)
+    assert "allowed: false" in verdict.message
+
+
 def test_keys_that_look_alike_are_not_retired() -> None:
     assert retired_key("logging.validation.high_dim.enable") is None
     assert retired_key("logging.train.metrics.compute") == "logging.train.metrics"

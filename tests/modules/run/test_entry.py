@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from modules.run.entry import validate
 from modules.run.folder import step_of
 from scripts.soak import damage_frame
 from tests.conftest import FRAMES_FILE, REPRESENTATION
-from tests.runs import NETWORK, losses, run_folder
+from tests.runs import NETWORK, Start, losses, run_folder
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
@@ -298,3 +299,14 @@ def test_a_signal_ends_a_validation_at_once(start, make_config, tmp_path: Path, 
         validate(config, ["validation.py"])
     assert exit_.value.code == 128 + signum
     assert signal.getsignal(signum) == before
+
+
+@pytest.mark.parametrize("setting", ["model.fpn.in_stages=[1,2,3,4]", "model.backbone.stem.patch_size=2"])
+def test_other_scales_train_validate_and_resume(start: Start, tmp_path: Path, setting: str) -> None:
+    assert start(setting, "training.max_steps=2", "validation.val_check_interval=2") == 0
+    run = run_folder(tmp_path)
+    assert start(setting, "training.max_steps=3", f"resume={run}") == 0
+    assert sorted(losses(run)) == [0, 1, 2]
+    checkpoint = next((run / "checkpoints").glob("last_*"))
+    with pytest.raises(UserError, match=re.escape(setting)):
+        start("training.max_steps=2", f"weights={checkpoint}", project="other")
