@@ -29,6 +29,7 @@ _READERS: dict[str, Callable[[Path, Reading], EventFile]] = {
 SUFFIXES = tuple(_READERS)
 # Files of these are often something else than recordings: they are taken for one where boxes stand beside them
 LOOSE_SUFFIXES = (".npz", ".txt", ".csv")
+_LARGEST_SENSOR = 2**13
 _ANY_UNIT = {".h5", ".hdf5", ".npz", ".txt", ".csv"}
 
 
@@ -45,4 +46,10 @@ def open_event_file(path: Path, reading: Reading) -> EventFile:
             f"{reading.time_unit}. Leave that setting out"
         )
     with faults_of(path):
-        return _READERS[suffix](path, reading)
+        file = _READERS[suffix](path, reading)
+    if file.sensor_hw is not None and not all(0 < size <= _LARGEST_SENSOR for size in file.sensor_hw):
+        raise UserError(
+            f"{path} claims a sensor of {file.sensor_hw} pixels (height, width), which none has: it is damaged. "
+            "Get the recording anew"
+        )
+    return file

@@ -120,7 +120,7 @@ def _is_column(shape: tuple[int, ...]) -> bool:
 
 
 def _length(array: h5py.Dataset) -> int:
-    if len(array.shape) == 2 and 4 in array.shape:
+    if len(array.shape) == 2 and 4 in array.shape and min(array.shape) > 1:
         return array.shape[0] if array.shape[1] == 4 else array.shape[1]
     return max(array.shape)
 

@@ -21,6 +21,7 @@ _ENCODINGS = {
 }
 _LONGEST_LINE = 4096
 _LEAST_WORDS = 2**16  # in a read: several high times are mostly among them
+_MOST_WAITING = 2**23  # words without enough high times among them to judge one by
 _LEAST_PIECE = 64  # a word holds up to 32 events
 
 
@@ -131,7 +132,8 @@ class _Reader:
                 if self.halves_swapped:
                     words = words >> np.uint64(32) | words << np.uint64(32)
                 words = np.concatenate([waiting, words]) if len(waiting) else words
-                usable, damaged = drop_damaged_times(self.encoding, words, last_high, is_complete)
+                is_enough = is_complete or len(words) > _MOST_WAITING
+                usable, damaged = drop_damaged_times(self.encoding, words, last_high, is_enough)
                 self.damaged_words += damaged
                 yield words[:usable]
                 waiting = words[usable:]

@@ -187,6 +187,11 @@ def times_in_seconds(events: h5py.Group) -> None:
         ("text.dat", lambda path: path.write_text("events"), "no DAT of version 2"),
         ("old.dat", lambda path: write_dat(path, make_events(), b"% Version 1\n"), "no DAT of version 2"),
         ("text.aedat4", lambda path: path.write_text("events"), "damaged"),
+        (
+            "huge.dat",
+            lambda path: write_dat(path, make_events(), b"% Height 65535\n% Width 65535\n"),
+            r"claims a sensor of \(65535, 65535\)",
+        ),
         ("events.bin", lambda path: path.write_text("events"), "not from .bin"),
         ("absent.h5", lambda path: None, "not found"),
     ],

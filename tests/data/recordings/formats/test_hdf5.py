@@ -96,6 +96,16 @@ def test_counters_that_start_again_go_on_whatever_their_type(tmp_path: Path, num
     assert recording.last_t_us == events[-1, 3]
 
 
+def test_times_in_seconds_tell_the_order_of_columns_too(tmp_path: Path) -> None:
+    """As in MVSEC's files: x y t p, with t in s."""
+    path = write(tmp_path / "a.h5", {"davis/left/events": EVENTS[:, [0, 1, 3, 2]] / np.array([1, 1, 1e6, 1])})
+    rows, recording = read_events(path, Reading(time_unit="s"))
+    assert np.array_equal(rows, EVENTS)
+    assert recording.notes == ("columns are x y t p, as their values say",)
+    with pytest.raises(UserError, match=r"column 2 of davis/left/events has fractions.*time_unit=s"):
+        read_events(path)
+
+
 def test_a_signed_counter_goes_on_below_zero(tmp_path: Path) -> None:
     events = EVENTS + np.array([0, 0, 0, 2**31 - 1_000_000])
     for name, dtype in (("a.h5", np.int32), ("b.h5", np.int64)):
