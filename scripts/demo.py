@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from modules.reports.tables import FIGURES, figures_table
+
 ROOT = Path(__file__).resolve().parents[1]
 RAW, DATA, PROJECT = ROOT / "datasets/toy_raw", ROOT / "datasets/toy", ROOT / "runs/demo"
 MODEL = ["dataset=toy", f"dataset.path={DATA}", "+experiment/toy=demo", "wandb.project_name=demo", "logger=csv"]
@@ -48,12 +50,10 @@ def _step(title: str, script: str, *arguments: str) -> None:
 
 
 def _summary(validation: dict, training: dict, checkpoint: Path, folder: Path) -> None:
-    metrics = validation["metrics"]
     print("\n=== Summary: validation on scenes that were not trained on")
-    print(f"AP:                {metrics['AP']:.3f}")
-    print(f"AP_50:             {metrics['AP_50']:.3f}")
-    for row in validation["classes"]:
-        print(f"  {row['name']:<16} AP {row['AP']:.3f}   AP_50 {row['AP_50']:.3f}   boxes {row['boxes']}")
+    metrics, classes = validation["metrics"], validation["classes"]
+    total = {name: sum(row[name] for row in classes) for name in FIGURES} | {"name": "all classes"}
+    print(figures_table("", [total | {name: metrics[name] for name in ("AP", "AP_50")}, *classes]).format())
     print(f"Training:          {training['steps']} steps, {training['seconds_per_step']:.2f} s per step")
     print(f"Checkpoint:        {checkpoint}")
     print(f"Confusion matrix:  {next(iter(sorted((folder / 'confusion_matrix').glob('*.png'))), 'none')}")

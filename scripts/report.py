@@ -17,7 +17,7 @@ from config.errors import UserError
 from modules.evaluation.results import read_predictions, read_results
 from modules.pictures.report_figure import draw_report
 from modules.reports.analysis import analyse
-from modules.reports.tables import Table
+from modules.reports.tables import Table, figures_table, measured
 
 
 def main() -> None:
@@ -46,10 +46,10 @@ def write_report(folder: Path) -> None:
     title = f"{protocol['dataset']}, {protocol['split']}: AP {results['metrics']['AP']:.4f}"
     tables = {
         "metrics": Table(
-            "Metrics", ["metric", "value"], [[k, _measured(v)] for k, v in results["metrics"].items() if "/" not in k]
+            "Metrics", ["metric", "value"], [[k, measured(v)] for k, v in results["metrics"].items() if "/" not in k]
         ),
-        "classes": _figures_table("Classes", results["classes"]),
-        "groups": _figures_table("Class groups", results["groups"]),
+        "classes": figures_table("Classes", results["classes"]),
+        "groups": figures_table("Class groups", results["groups"]),
         "recall_by_size": analysis.by_size,
         "ap_by_time": analysis.by_time,
         "ap_by_event_rate": analysis.by_event_rate,
@@ -62,19 +62,6 @@ def write_report(folder: Path) -> None:
     (target / "report.md").write_text(_markdown(title, protocol, tables))
     draw_report(analysis, f"{title}   ({protocol['evaluated_frames']:,} frames)").save(target / "report.png")
     print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n")
-
-
-def _figures_table(title: str, figures: list[dict[str, Any]]) -> Table:
-    header = ["name", "AP", "AP_50", "boxes", "missed", "false"]
-    return Table(
-        title,
-        header,
-        [[_measured(row[key]) if key.startswith("AP") else row[key] for key in header] for row in figures],
-    )
-
-
-def _measured(value: float) -> float | None:
-    return None if value < 0 else value
 
 
 def _markdown(title: str, protocol: dict[str, Any], tables: dict[str, Table]) -> str:

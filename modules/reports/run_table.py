@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from config.errors import UserError
-from modules.reports.tables import Cell, Table
+from modules.reports.tables import Cell, Table, measured
 
 METRICS = ("AP", "AP_50", "AP_75", "AP_S", "AP_M", "AP_L")
 
@@ -58,7 +58,7 @@ def read_run(folder: Path) -> RunRow:
         "run": f"{folder.parent.name}/{folder.name}",
         "experiment": _experiment(folder / "command.txt", config),
         "status": str(results.get("status") or "no results").splitlines()[0],
-        **{name: _measured(best.get(name)) for name in METRICS},
+        **{name: measured(best.get(name)) for name in METRICS},
         "best step": best.get("step"),
         **{f"{split} AP": _validated(folder, split) for split in ("val", "test")},
         "steps": results.get("steps") or _last_step(folder / "metrics.csv"),
@@ -68,7 +68,7 @@ def read_run(folder: Path) -> RunRow:
         "GB memory": results["peak_memory_mb"] / 1024 if "peak_memory_mb" in results else None,
     }
     classes = {name.removeprefix("AP/"): value for name, value in best.items() if name.startswith("AP/")}
-    cells |= {f"AP {name}": _measured(value) for name, value in classes.items()}
+    cells |= {f"AP {name}": measured(value) for name, value in classes.items()}
     return RunRow(str(cells["run"]), cells, config)
 
 
@@ -141,12 +141,8 @@ def _validated(folder: Path, split: str) -> float | None:
     files = sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
     for results in map(_read_json, reversed(files)):
         if results.get("protocol", {}).get("split") == split:
-            return _measured(results["metrics"]["AP"])
+            return measured(results["metrics"]["AP"])
     return None
-
-
-def _measured(value: float | None) -> float | None:
-    return None if value is None or value < 0 else float(value)
 
 
 def _last_step(path: Path) -> int | None:

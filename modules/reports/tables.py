@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Cell = str | int | float | None
 TableFormat = Literal["text", "markdown", "csv"]
@@ -53,3 +53,21 @@ def _shown(cell: Cell) -> str:
     if isinstance(cell, float):
         return f"{cell:.4f}" if abs(cell) < 10 else f"{cell:.1f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+FIGURES = ("AP", "AP_50", "boxes", "missed", "false")
+
+
+def figures_table(title: str, figures: Sequence[Mapping[str, Any]]) -> Table:
+    """What results.json says of each class or group; dashes where there is no ground truth."""
+    rows = [[row["name"], *(_figure(name, row[name]) for name in FIGURES)] for row in figures]
+    return Table(title, ["class", *FIGURES], rows)
+
+
+def _figure(name: str, value: float) -> Cell:
+    return measured(value) if name.startswith("AP") else value
+
+
+def measured(value: float | None) -> float | None:
+    """COCO's -1, no ground truth, is no figure."""
+    return None if value is None or value < 0 else float(value)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from config.schema import TrainConfig
-from modules.evaluation.evaluator import ClassFigures, EvaluationResult
+from modules.evaluation.evaluator import EvaluationResult
+from modules.reports.tables import Table, figures_table, measured
 from modules.run.folder import RunFolder
 
 _OF_THE_MODEL = ("--config-dir=", "dataset=", "dataset.", "model=", "model.", "+experiment", "hardware.gpus=")
@@ -43,17 +45,9 @@ def overrides_of_the_model(argv: Sequence[str]) -> list[str]:
 
 def print_validation_summary(result: EvaluationResult, folder: Path) -> None:
     """Print AP and its family, classes and groups, and where the files are."""
-    # per class and per group they stand in the table
-    figures = "\n".join(f"{name:<24}{value:>8.4f}" for name, value in result.metrics.items() if "/" not in name)
-    rows = [_row(row) for row in (*result.classes, *result.groups)]
-    header = f"{'class':<16}{'AP':>8}{'AP_50':>8}{'boxes':>8}{'missed':>8}{'false':>8}"
-    print("\n".join(["", header, *rows, "", figures, f"Frames: {result.num_frames}", f"Results: {folder}"]), flush=True)
-
-
-def _row(figures: ClassFigures) -> str:
-    if figures.boxes == 0:
-        return f"{figures.name:<16}{'no ground truth':>24}"
-    return (
-        f"{figures.name:<16}{figures.AP:>8.4f}{figures.AP_50:>8.4f}"
-        f"{figures.boxes:>8}{figures.missed:>8}{figures.false:>8}"
-    )
+    # per class and per group they stand in the table of classes
+    figures = [(name, measured(value)) for name, value in result.metrics.items() if "/" not in name]
+    classes = figures_table("", [asdict(each) for each in (*result.classes, *result.groups)])
+    tables = classes, Table("", ["metric", "value"], figures)
+    lines = [*(table.format() for table in tables), f"Frames: {result.num_frames}", f"Results: {folder}"]
+    print("\n" + "\n".join(lines), flush=True)

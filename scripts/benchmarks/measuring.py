@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from modules.reports.tables import Table
+
 Measure = Callable[[], float]  # does the work once and tells its cost: seconds, or MB
 
 
@@ -50,13 +52,16 @@ class Row:
 
 def markdown(rows: list[Row]) -> str:
     """The rows as a table for a terminal or a README."""
-    lines = ["| what | plain way | ours | ratio | rounds | target |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        plain = _cost(row.plain, row.unit) if row.plain else ""
-        ratio, spread = (f"{row.ratio:.2f} x", "{:.2f} .. {:.2f}".format(*row.spread)) if row.plain else ("", "")
-        what = f"{row.name} ({row.note})" if row.note else row.name
-        lines.append(f"| {what} | {plain} | {_cost(row.ours, row.unit)} | {ratio} | {spread} | {row.target} |")
-    return "\n".join(lines)
+    header = ["what", "plain way", "ours", "ratio", "rounds", "target"]
+    return Table("", header, [_shown(row) for row in rows]).format("markdown")
+
+
+def _shown(row: Row) -> list[str]:
+    what = f"{row.name} ({row.note})" if row.note else row.name
+    if not row.plain:
+        return [what, "", _cost(row.ours, row.unit), "", "", row.target]
+    spread = "{:.2f} .. {:.2f}".format(*row.spread)
+    return [what, _cost(row.plain, row.unit), _cost(row.ours, row.unit), f"{row.ratio:.2f} x", spread, row.target]
 
 
 def _cost(costs: list[float], unit: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from modules.reports.tables import Cell, Table
 from scripts.benchmarks.measuring import peak_mb
 from scripts.benchmarks.network import FAST, PLAIN, Case, Steps, Way, seconds_of_inference, seconds_of_training
 
@@ -62,19 +63,37 @@ def matrix_peak_flops(device: str) -> float:
     return 2 * size**3 / min(seconds)
 
 
+HEADER = (
+    "network",
+    "input",
+    "training",
+    "plain way",
+    "ratio",
+    "training frames/s",
+    "inference frames/s",
+    "memory",
+    "matrix peak",
+    "GPU idle",
+)
+
+
 def markdown(results: list[Size]) -> str:
-    lines = [
-        "| network | input | training | plain way | ratio | training | inference | memory | matrix peak | GPU idle |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    return Table("", HEADER, [_shown(row) for row in results]).format("markdown")
+
+
+def _shown(row: Size) -> list[Cell]:
+    return [
+        row.model,
+        "{} x {}".format(*row.input_hw),
+        f"{row.train_ms:.1f} ms",
+        f"{row.plain_train_ms:.1f} ms",
+        f"{row.ratio:.2f} x",
+        f"{row.train_frames_per_s:.0f}",
+        f"{row.infer_frames_per_s:.0f}",
+        f"{row.memory_mb:.0f} MB",
+        f"{row.peak_share:.0%}",
+        None if row.idle_share is None else f"{row.idle_share:.0%}",
     ]
-    for row in results:
-        idle = "" if row.idle_share is None else f"{row.idle_share:.0%}"
-        lines.append(
-            f"| {row.model} | {row.input_hw[0]} x {row.input_hw[1]} | {row.train_ms:.1f} ms | "
-            f"{row.plain_train_ms:.1f} ms | {row.ratio:.2f} x | {row.train_frames_per_s:.0f} frames/s | "
-            f"{row.infer_frames_per_s:.0f} frames/s | {row.memory_mb:.0f} MB | {row.peak_share:.0%} | {idle} |"
-        )
-    return "\n".join(lines)
 
 
 def _measure_if_it_fits(case: Case, rounds: int, peak: float) -> Size | None:
