@@ -10,8 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import CheckpointWriter
 from data.loader import LoaderWatch
-from modules.evaluation.results import results_dict, write_confusion_matrix
-from modules.pictures.curves import draw_curves
+from modules.evaluation.results import results_dict
+from modules.pictures.figures import draw_curves, write_confusion_matrix
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
 from modules.run.writing import warn_if_not_written, write_json

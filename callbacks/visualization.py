@@ -15,7 +15,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from config.schema import DatasetConfig
 from data.batch import SequenceBatch
 from modules.evaluation.evaluator import EvaluationResult
-from modules.pictures.confusion_figure import draw_confusion_matrix
+from modules.pictures.figures import draw_confusion_matrix
 from modules.pictures.frames import PictureBoxes, draw_frame
 from modules.run.writing import warn_if_not_written
 

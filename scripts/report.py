@@ -15,7 +15,7 @@ from typing import Any
 from config.command_line import errors_without_traceback
 from config.errors import UserError
 from modules.evaluation.results import read_predictions, read_results
-from modules.pictures.report_figure import draw_report
+from modules.pictures.figures import draw_report
 from modules.reports.analysis import analyse
 from modules.reports.tables import Table, figures_table, measured
 

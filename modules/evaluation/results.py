@@ -1,7 +1,6 @@
 """Evaluation results on disk: enough for anyone to check AP with a tool of their own, and to remake every figure.
 
     results.json                  metrics, classes, groups, confusion matrix, protocol
-    confusion_matrix/             counts and row-normalised, CSV and PNG
     predictions/NAME_bbox.npy     every prediction of a sequence, Prophesee box format, not filtered
     ground_truth/NAME_bbox.npy    every box of its labelled frames, in the same format
     frames.csv                    every labelled frame: sequence, t_us, event_count
@@ -26,11 +25,9 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import BoxFilterConfig
 from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
-from modules.evaluation.confusion import ConfusionMatrix
 from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Predictions
 from modules.evaluation.protocol import apply_box_filter
-from modules.pictures.confusion_figure import draw_confusion_matrix
 
 
 def results_dict(result: EvaluationResult) -> dict[str, Any]:
@@ -50,19 +47,10 @@ def results_dict(result: EvaluationResult) -> dict[str, Any]:
 
 
 def write_results(result: EvaluationResult, folder: Path, **more: Any) -> None:
-    """Write results.json with `more` keys, confusion matrix and predictions to a folder, which is made."""
+    """Write results.json with `more` keys and all predictions to a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps({**more, **results_dict(result)}, indent=2) + "\n")
-    write_confusion_matrix(result.confusion, folder / "confusion_matrix")
     write_predictions(result, folder)
-
-
-def write_confusion_matrix(confusion: ConfusionMatrix, folder: Path) -> None:
-    """Write counts and row-normalised shares as CSV and PNG."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, normalised in (("counts", False), ("row_normalised", True)):
-        confusion.write_csv(folder / f"{name}.csv", normalised)
-        draw_confusion_matrix(confusion, normalised).save(folder / f"{name}.png")
 
 
 def write_predictions(result: EvaluationResult, folder: Path) -> None:

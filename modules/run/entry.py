@@ -27,6 +27,7 @@ from models.pretrained import check_compatible, load_into, load_weights
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.evaluation.results import write_results
+from modules.pictures.figures import write_confusion_matrix
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
@@ -130,6 +131,7 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
     leave_group(trainer)
     if is_first_process():
         write_results(module.result, folder, checkpoint=str(config.checkpoint))
+        write_confusion_matrix(module.result.confusion, folder / "confusion_matrix")
         print_validation_summary(module.result, folder)
     return 0
 

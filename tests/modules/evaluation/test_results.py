@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -87,14 +86,6 @@ def test_nothing_to_store_is_stored(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "coco" / "predictions.json").read_text()) == []
     assert json.loads((tmp_path / "coco" / "ground_truth.json").read_text())["annotations"] == []
     assert len(read_predictions(tmp_path)) == 1
-
-
-def test_confusion_matrix_is_written_as_numbers_and_pictures(result: EvaluationResult, tmp_path: Path) -> None:
-    write_results(result, tmp_path)
-    for name in ("counts", "row_normalised"):
-        assert (tmp_path / "confusion_matrix" / f"{name}.csv").read_text().count("\n") == 10
-        with Image.open(tmp_path / "confusion_matrix" / f"{name}.png") as picture:
-            assert min(picture.size) > 500
 
 
 def test_missing_and_damaged_files_are_named(result: EvaluationResult, tmp_path: Path) -> None:
