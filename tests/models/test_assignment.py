@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.anchors import HeadOutput, decode_boxes, make_anchors
+from models.anchors import HeadOutput, make_anchors
 from models.assignment import assign_anchors
+from scripts.benchmarks.plain_network import assign_anchors as image_by_image
 from tests.network import golden, golden_detector, training_boxes, training_features
 
 FRAME_HW = (64, 96)
@@ -32,50 +33,6 @@ def boxes_for(counts: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.cat((class_id, centre, size), dim=1), torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
 
 
-def iou_of(a: list[float], b: list[float]) -> float:
-    def side(i: int) -> float:
-        end = min(a[i] + a[i + 2] / 2, b[i] + b[i + 2] / 2)
-        return max(0.0, end - max(a[i] - a[i + 2] / 2, b[i] - b[i + 2] / 2))
-
-    intersection = side(0) * side(1)
-    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
-
-
-def slow_assignment(predictions: HeadOutput, boxes: Tensor, box_image: Tensor) -> Tensor:
-    """SimOTA as defined, image by image, box by box, anchor by anchor."""
-    num_images, num_anchors = predictions.objectness_logits.shape
-    decoded = decode_boxes(predictions.box_offsets, predictions.anchors).tolist()
-    centres, strides = predictions.anchors.centre_xy.tolist(), predictions.anchors.stride.tolist()
-    result = torch.full((num_images, num_anchors), len(boxes))
-    for image in range(num_images):
-        own = [i for i in range(len(boxes)) if box_image[i] == image]
-        near = {
-            (i, a): max(abs(centres[a][0] - boxes[i, 1]), abs(centres[a][1] - boxes[i, 2])) < 1.5 * strides[a]
-            for i in own
-            for a in range(num_anchors)
-        }
-        candidates = [a for a in range(num_anchors) if any(near[i, a] for i in own)]
-        cost, takers = {}, {a: [] for a in candidates}
-        for i in own:
-            ious = {a: iou_of(decoded[image][a], boxes[i, 1:].tolist()) for a in candidates}
-            target = torch.nn.functional.one_hot(boxes[i, 0].long(), NUM_CLASSES).double()
-            for a in candidates:
-                objectness = predictions.objectness_logits[image, a].sigmoid()
-                probability = (predictions.class_logits[image, a].sigmoid() * objectness).sqrt()
-                class_cost = torch.nn.functional.binary_cross_entropy(probability, target, reduction="sum")
-                iou_cost = -torch.tensor(ious[a] + 1e-8, dtype=torch.float64).log()
-                cost[i, a] = class_cost + 3 * iou_cost + (0 if near[i, a] else 1e6)
-            k = max(1, int(sum(sorted(ious.values())[-10:])))
-            for a in sorted(candidates, key=lambda a: cost[i, a])[:k]:
-                takers[a].append(i)
-        for a, boxes_that_take in takers.items():
-            if len(boxes_that_take) == 1:
-                result[image, a] = boxes_that_take[0]
-            elif boxes_that_take:
-                result[image, a] = min(own, key=lambda i: cost[i, a])
-    return result
-
-
 def test_foreground_and_boxes_of_the_reference():
     detector = golden_detector().train()
     boxes, box_image = training_boxes()
@@ -88,12 +45,12 @@ def test_foreground_and_boxes_of_the_reference():
 
 @pytest.mark.parametrize("whole", [False, True], ids=["candidates only, as on a CPU", "all anchors, as on a GPU"])
 @pytest.mark.parametrize("counts", [[5, 0, 2], [1], [0, 12], [25, 3, 1, 9]])
-def test_batch_at_once_equals_definition_box_by_box(counts, whole, monkeypatch):
+def test_batch_at_once_equals_one_image_after_the_other(counts, whole, monkeypatch):
     monkeypatch.setattr("models.assignment._fits_whole", lambda near: whole)
     predictions = predictions_for(len(counts), seed=sum(counts))
     boxes, box_image = boxes_for(counts, seed=sum(counts))
     assigned = assign_anchors(predictions, boxes, box_image)
-    assert torch.equal(assigned, slow_assignment(predictions, boxes, box_image))
+    assert torch.equal(assigned, image_by_image(predictions, boxes, box_image))
 
 
 def test_order_of_boxes_does_not_matter():
