@@ -67,16 +67,16 @@ class Move:
         return PixelMap(rows, columns)
 
     def _rotation_map(self) -> Int64[ndarray, "h w"]:
-        """Flat source pixel of each pixel after flip and rotation."""
+        """Flat source pixel of each pixel after flip and rotation, computed in float32 as RVT does."""
         import torch
         from torchvision.transforms.functional import InterpolationMode, rotate
 
-        height, width = self.frame_hw
-        numbers = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, height, width)
+        from_1 = [torch.arange(1, size + 1, dtype=torch.float32) for size in self.frame_hw]  # 0: nothing lands here
+        numbers = torch.stack(torch.meshgrid(*from_1, indexing="ij"))
         if self.hflip:
             numbers = numbers.flip(-1)
-        rotated = rotate(numbers, self.angle_deg, interpolation=InterpolationMode.NEAREST)
-        return rotated[0].long().numpy() - 1
+        rows, columns = rotate(numbers, self.angle_deg, interpolation=InterpolationMode.NEAREST).long().numpy() - 1
+        return np.where(rows >= 0, rows * self.frame_hw[1] + columns, EMPTY)
 
     def _rotated(self, x1: ndarray, y1: ndarray, x2: ndarray, y2: ndarray) -> tuple[ndarray, ndarray, ndarray, ndarray]:
         """The box around the four rotated corners."""

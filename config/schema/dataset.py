@@ -89,6 +89,7 @@ class PreprocessingConfig(Strict):
     class_ids: dict[NonNegativeInt, str]  # id in the *_bbox.npy files -> class name; other ids are dropped
     first_label_ms: NonNegativeFloat
     label_interval_ms: PositiveFloat
+    label_interval_follows_rate: bool  # the interval is the multiple of the label period nearest to label_interval_ms
     label_jitter_ms: NonNegativeFloat
     min_box_diagonal: NonNegativeFloat
     min_box_side: NonNegativeFloat

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
 from config.schema import PreprocessingConfig
-
-_LOST_AFTER_INTERVALS = 2  # unbroken labels for so long without a hit: the label clock has drifted off the grid
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,10 @@ class FrameGrid:
 def frame_grid(label_us: Int64[ndarray, " n"], settings: PreprocessingConfig, window_us: int) -> FrameGrid:
     """Lay frames over the ascending times of all usable labels.
 
-    Labelled frames are the first label at or after `first_label_ms` and every label a multiple of the interval later,
-    give or take `label_jitter_ms`. The interval is the multiple of the label period that comes closest to
-    `label_interval_ms` (every 3rd label at 30 Hz for 100 ms), or that itself where the period is a multiple of it.
+    Labelled frames are the first label at or after `first_label_ms` and every label a multiple of the interval after
+    the labelled frame before it, give or take `label_jitter_ms`. The interval is `label_interval_ms`. With
+    `label_interval_follows_rate` it is the multiple of the label period that comes closest to that (every 3rd label at
+    30 Hz for 100 ms), or that itself where the period is a multiple of it.
     Between labelled frames lie equally spaced frames, about `window_us` apart; before the first one, as many as fit,
     `window_us` apart.
     """
@@ -41,8 +39,10 @@ def frame_grid(label_us: Int64[ndarray, " n"], settings: PreprocessingConfig, wi
     if len(usable_us) == 0:
         return FrameGrid(*(np.zeros(0, np.int64) for _ in range(3)))
     jitter_us = settings.label_jitter_ms * 1000
-    interval_us, period_us = _interval(label_us, settings.label_interval_ms * 1000, jitter_us)
-    chosen_us = _on_grid(usable_us, interval_us, period_us, jitter_us)
+    interval_us = round(settings.label_interval_ms * 1000)
+    if settings.label_interval_follows_rate:
+        interval_us = _interval(label_us, interval_us, jitter_us)
+    chosen_us = _on_rhythm(usable_us, interval_us, jitter_us)
     frames_per_interval = max(round(interval_us / window_us), 1)
     if settings.reference_gen1_spacing:
         frames_per_interval = max(100_000 // window_us, 1)
@@ -55,35 +55,25 @@ def frame_grid(label_us: Int64[ndarray, " n"], settings: PreprocessingConfig, wi
     return FrameGrid(np.concatenate(ends), chosen_us, labelled)
 
 
-def _interval(label_us: Int64[ndarray, " n"], wanted_us: float, jitter_us: float) -> tuple[int, float]:
-    """Interval of labelled frames and period of labels, in us."""
+def _interval(label_us: Int64[ndarray, " n"], wanted_us: float, jitter_us: float) -> int:
+    """Interval of labelled frames, in us."""
     gaps_us = np.diff(label_us) if len(label_us) > 1 else np.array([wanted_us])
     period_us = float(np.median(gaps_us))
     if period_us > 1.5 * wanted_us:  # rare labels, or long gaps between them: their clock shows in the short gaps
         period_us = float(np.percentile(gaps_us, 10, method="lower"))
     num_wanted = round(period_us / wanted_us)
     if num_wanted and abs(period_us - num_wanted * wanted_us) <= jitter_us:
-        return int(wanted_us), period_us
-    return int(max(round(wanted_us / period_us), 1) * period_us), period_us
+        return int(wanted_us)
+    return int(max(round(wanted_us / period_us), 1) * period_us)
 
 
-def _on_grid(
-    label_us: Int64[ndarray, " n"], interval_us: int, period_us: float, jitter_us: float
-) -> Int64[ndarray, " k"]:
-    """The first label and those a multiple of the interval later.
-
-    All are measured from the first one, as RVT does. But a period estimated a little wrong, or a clock that drifts,
-    adds up until no label hits the grid: after too many misses in unbroken labels the grid starts anew.
-    """
-    too_many_misses = max(_LOST_AFTER_INTERVALS * interval_us / period_us, 3)
-    origin_us, misses = label_us[0], 0
-    chosen = [label_us[0]]
-    for last_us, t_us in pairwise(label_us.tolist()):
-        offset_us = t_us - origin_us
-        is_hit = abs(offset_us - round(offset_us / interval_us) * interval_us) <= jitter_us
-        misses = 0 if is_hit or t_us - last_us > 1.5 * period_us else misses + 1
-        if misses > too_many_misses:
-            origin_us, misses, is_hit = t_us, 0, True
-        if is_hit and t_us - chosen[-1] > interval_us / 2:
+def _on_rhythm(label_us: Int64[ndarray, " n"], interval_us: int, jitter_us: float) -> Int64[ndarray, " k"]:
+    """The first label, and each that is a multiple of the interval after the one chosen before it, as in RVT."""
+    times = label_us.tolist()
+    chosen = [times[0]]
+    for t_us in times[1:]:
+        distance_us = t_us - chosen[-1]
+        intervals = max(round(distance_us / interval_us), 1)
+        if abs(distance_us - intervals * interval_us) <= jitter_us:
             chosen.append(t_us)
     return np.array(chosen, np.int64)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torchvision.transforms.functional import InterpolationMode, rotate
 
 from config.schema import AugmentationConfig, FactorRange, RotateConfig, ZoomConfig, ZoomDirectionConfig
 from data.augmentation import Augmentation, Move, Zoom, window_at, window_size
@@ -51,6 +53,17 @@ def test_frames_and_boxes_move_as_in_the_reference(case: str) -> None:
     expected, expected_step = rows_of(f"{case}__labels_out")
     np.testing.assert_array_equal(step[seen], expected_step)
     np.testing.assert_allclose(boxes[seen], expected, rtol=0, atol=1e-5)  # one ulp of a zoom out's division
+
+
+@pytest.mark.parametrize("frame_hw", [(45, 76), (61, 99), (240, 304), (260, 346), (375, 641)])
+@pytest.mark.parametrize("angle_deg", [-5.9, -3.3, 2.0, 4.7])
+def test_a_rotated_frame_is_the_one_that_torchvision_gives(frame_hw: tuple[int, int], angle_deg: float) -> None:
+    """RVT hands it frames of uint8, which it rotates in float32."""
+    frame = np.random.default_rng(0).integers(0, 256, (2, *frame_hw)).astype(np.uint8)
+    moved = np.empty_like(frame)
+    Move(frame_hw, angle_deg=angle_deg).pixel_map().gather(frame, moved)
+    expected = rotate(torch.from_numpy(frame), angle_deg, interpolation=InterpolationMode.NEAREST)
+    np.testing.assert_array_equal(moved, expected.numpy())
 
 
 def test_window_of_a_zoom_in_is_chosen_as_in_the_reference() -> None:

@@ -1,5 +1,7 @@
 """Which labels are used, and where frames lie between them; times below are in ms for reading, in us in the code."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,9 +14,46 @@ def settings(dataset: str = "gen4", **changes: object) -> PreprocessingConfig:
     return load_dataset_config([f"dataset={dataset}"]).preprocessing.model_copy(update=changes)
 
 
+GEN4 = settings()
+
+
 def grid(times_ms: np.ndarray | list[float], preprocessing: PreprocessingConfig | None = None) -> FrameGrid:
     times_us = np.rint(np.asarray(times_ms) * 1000).astype(np.int64)
     return frame_grid(times_us, preprocessing or settings(), window_us=50_000)
+
+
+GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "label_grids.npz")
+
+
+@pytest.mark.parametrize("clock", range(len(GOLDEN["names"])), ids=lambda clock: GOLDEN["names"][clock])
+def test_equals_rvts_script(clock: int) -> None:
+    times, labels, ends, index = (
+        np.cumsum(GOLDEN[f"{clock:02d}_{key}"]) for key in ("times", "labelled_us", "ends_us", "index")
+    )
+    is_gen1 = GOLDEN["names"][clock].startswith("gen1")
+    result = frame_grid(times, settings("gen1", reference_gen1_spacing=True) if is_gen1 else settings(), 50_000)
+    np.testing.assert_array_equal(result.label_us, labels)
+    np.testing.assert_array_equal(result.end_us, ends)
+    np.testing.assert_array_equal(result.labelled, index)
+
+
+def test_every_labelled_frame_is_a_multiple_of_the_interval_after_the_one_before() -> None:
+    """Against a slow definition, on clocks of all rates, jitters and gaps."""
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        interval_ms, jitter_ms = rng.integers(20, 400), rng.choice([0, 0.5, 2, 7])
+        times = np.cumsum(rng.choice([interval_ms, 33.3, 1, interval_ms / 3, 2500], rng.integers(1, 60)))
+        times = np.unique(np.rint((times + rng.uniform(-2, 2, len(times))).clip(0) * 1000).astype(np.int64))
+        changes = {"label_interval_ms": interval_ms, "label_jitter_ms": jitter_ms}
+        result = frame_grid(times, GEN4.model_copy(update={**changes, "label_interval_follows_rate": False}), 50_000)
+        expected: list[int] = []
+        for t_us in times[times >= 100_000].tolist():
+            multiples = expected and range(expected[-1] + interval_ms * 1000, t_us + 500_000, interval_ms * 1000)
+            if not expected or any(abs(t_us - multiple) <= jitter_ms * 1000 for multiple in multiples):
+                expected.append(t_us)
+        assert result.label_us.tolist() == expected
+        assert np.array_equal(result.end_us[result.labelled], result.label_us)
+        assert (np.diff(result.end_us) > 0).all()
 
 
 def labels_ms(rate_hz: float, seconds: float) -> np.ndarray:
@@ -53,10 +92,11 @@ def test_labels_before_100_ms_are_left_out() -> None:
     assert grid([0, 99.9, 100, 200]).label_us.tolist() == [100_000, 200_000]
 
 
-def test_jitter_of_2_ms_is_allowed_and_spreads_over_the_frames_between() -> None:
+def test_jitter_of_2_ms_from_the_labelled_frame_before_spreads_over_the_frames_between() -> None:
     result = grid([100, 202, 298, 400.5, 502.5])
-    assert result.label_us.tolist() == [100_000, 202_000, 298_000, 400_500]
-    assert result.end_us.tolist()[1:] == [100_000, 151_000, 202_000, 250_000, 298_000, 349_250, 400_500]
+    assert result.label_us.tolist() == [100_000, 202_000, 400_500, 502_500]
+    assert result.end_us.tolist()[1:4] == [100_000, 151_000, 202_000]
+    assert np.diff(result.end_us[3:]).tolist() == [49_625] * 4 + [51_000] * 2
 
 
 def test_a_gap_in_the_labels_is_filled_with_frames() -> None:
