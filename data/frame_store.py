@@ -27,6 +27,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from data.compiled import compiled
+from data.hdf5_file import Hdf5Writer
 from data.pixel_map import PixelMap
 
 FORMAT = "compact-event-frames"
@@ -90,12 +91,15 @@ _REMEDY = "Delete it and run scripts/compact_frames.py (or scripts/preprocess.py
 
 
 class FrameStoreWriter:
-    """Append frames one by one; a context manager. The file is complete, and readable, only once the block is left."""
+    """Append frames one by one; a context manager. The file is complete, and readable, only once the block is left.
+
+    Raises OSError where the disk is full.
+    """
 
     def __init__(self, path: Path, frame_chw: tuple[int, int, int]) -> None:
-        self._file = h5py.File(path, "w")
-        self._file.attrs.update(format=FORMAT, version=VERSION, frame_chw=frame_chw)
-        self._payload = self._file.create_dataset(
+        self._writer = Hdf5Writer(path)
+        self._writer.file.attrs.update(format=FORMAT, version=VERSION, frame_chw=frame_chw)
+        self._payload = self._writer.file.create_dataset(
             "payload", shape=(0,), maxshape=(None,), dtype=np.uint8, chunks=(_PAYLOAD_CHUNK,)
         )
         self._frame_start = [0]
@@ -110,14 +114,18 @@ class FrameStoreWriter:
         self._payload.resize(begin + len(compressed), axis=0)
         self._payload[begin:] = compressed
         self._frame_start.append(begin + len(compressed))
+        self._writer.check()
 
     def __enter__(self) -> FrameStoreWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
         if exception[0] is None:
-            self._file.create_dataset("frame_start", data=np.array(self._frame_start, dtype=np.int64), fletcher32=True)
-        self._file.close()
+            starts = np.array(self._frame_start, dtype=np.int64)
+            self._writer.file.create_dataset("frame_start", data=starts, fletcher32=True)
+        self._writer.close()
+        if exception[0] is None:
+            self._writer.check()
 
 
 def write_frame_store(path: Path, frames: Iterable[UInt8[ndarray, "c h w"]], frame_chw: tuple[int, int, int]) -> None:

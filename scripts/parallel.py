@@ -1,15 +1,18 @@
-"""One process per piece of work, a progress bar, and faults that stop nothing: for scripts over many sequences."""
+"""Work in processes of its own, a progress bar, and faults that stop nothing: for scripts over many sequences."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
-from threading import Thread
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,8 +22,16 @@ from config.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Function = Callable[[Item, Callable[[], None]], Result]
 _SECONDS_BETWEEN_LINES = 30
-_frames_done: Synchronized  # a worker's view of the count that all share
+
+
+class WorkerDiedError(UserError):
+    """A process ended in the middle of an item; `pid` is its number."""
+
+    def __init__(self, message: str, pid: int) -> None:
+        super().__init__(message)
+        self.pid = pid
 
 
 def split_workers(overrides: Sequence[str]) -> tuple[int, list[str]]:
@@ -32,29 +43,101 @@ def split_workers(overrides: Sequence[str]) -> tuple[int, list[str]]:
 
 
 def run_parallel(
-    function: Callable[[Item, Callable[[], None]], Result], items: Sequence[Item], workers: int, console: Console
+    function: Function,
+    items: Sequence[Item],
+    workers: int,
+    console: Console,
+    *,
+    name_of: Callable[[Item], object] = str,
+    what: str = "recordings",
 ) -> list[Result | UserError]:
-    """`function(item, on_frame)` for every item, in processes of their own; it calls `on_frame` after each frame.
+    """`function(item, on_frame)` for every item, in `workers` processes; it calls `on_frame` after each frame.
 
-    Returns results, or the UserError that stands in for one, in the order of `items`. `function` must be picklable.
+    Returns results, or the UserError that stands in for one, in the order of `items`: whatever an item raises, and the
+    death of its process, is that item's, under `name_of(item)`, and the others go on. `function` must be picklable.
     """
     context = multiprocessing.get_context("spawn")
     frames_done = context.Value("q", 0)
-    pool = ProcessPoolExecutor(min(workers, len(items)), context, _start_worker, (frames_done,))
+    workers = min(workers, len(items))
+    staff = _Staff(context, function, frames_done)
+    threads = ThreadPoolExecutor(max(workers, 1))
     try:
-        jobs = [pool.submit(_run, function, item) for item in items]
-        _watch(jobs, frames_done, console)
+        jobs = [threads.submit(staff.work, item, name_of) for item in items]
+        _watch(jobs, frames_done, console, what)
         return [job.result() for job in jobs]
-    except BrokenProcessPool as error:
-        raise UserError("a worker was killed, most likely for want of memory: give fewer workers") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
+        staff.dismiss()
 
 
-def _start_worker(frames_done: Synchronized) -> None:
-    global _frames_done
-    _frames_done = frames_done
-    Thread(target=_end_with_parent, daemon=True).start()
+class _Staff:
+    """A process for each thread that asks for work; a new one where the last has died."""
+
+    def __init__(
+        self, context: multiprocessing.context.SpawnContext, function: Function, frames_done: Synchronized
+    ) -> None:
+        self._context, self._function, self._frames_done = context, function, frames_done
+        self._own = threading.local()
+        self._all: list[multiprocessing.process.BaseProcess] = []
+
+    def work(self, item: Item, name_of: Callable[[Item], object]) -> Result | UserError:
+        if getattr(self._own, "process", None) is None:
+            self._hire()
+        process, connection = self._own.process, self._own.connection
+        try:
+            connection.send(item)
+            outcome = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            self._own.process = None
+            return WorkerDiedError(f"{name_of(item)}: {_end_of(process.exitcode)}", process.pid)
+        return UserError(f"{name_of(item)}: {outcome}") if isinstance(outcome, _Unforeseen) else outcome
+
+    def _hire(self) -> None:
+        self._own.connection, theirs = self._context.Pipe()
+        arguments = (theirs, self._function, self._frames_done)
+        self._own.process = self._context.Process(target=_serve, args=arguments, daemon=True)
+        self._own.process.start()
+        self._all.append(self._own.process)
+        theirs.close()  # so that the death of the process is the end of the pipe
+
+    def dismiss(self) -> None:
+        for process in self._all:
+            process.terminate()
+        for process in self._all:
+            process.join()
+
+
+class _Unforeseen(str):
+    """An exception that no code foresaw, in words."""
+
+
+def _end_of(exit_code: int) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "its process was killed from outside, most likely for want of memory: give fewer workers"
+    if exit_code == -signal.SIGTERM:
+        return "its process was told to stop from outside. The same command goes on from here"
+    how = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+    return (
+        f"its process crashed {how}, in a library that reads or writes files: the file may be damaged in a way that "
+        "the library does not bear"
+    )
+
+
+def _serve(connection: Connection, function: Function, frames_done: Synchronized) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of Ctrl-C as well, and ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def count_frame() -> None:
+        with frames_done.get_lock():
+            frames_done.value += 1
+
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:
+            return
+        connection.send(_outcome(function, item, count_frame))
 
 
 def _end_with_parent() -> None:
@@ -63,27 +146,31 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(function: Callable[[Item, Callable[[], None]], Result], item: Item) -> Result | UserError:
-    def count_frame() -> None:
-        with _frames_done.get_lock():
-            _frames_done.value += 1
-
+def _outcome(function: Function, item: Item, on_frame: Callable[[], None]) -> Result | UserError | _Unforeseen:
     try:
-        return function(item, count_frame)
+        return function(item, on_frame)
     except UserError as error:
-        return error
+        return UserError(str(error))  # without what it was raised from, which may not travel
+    except MemoryError:
+        return _Unforeseen("not enough memory: give fewer workers")
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return _Unforeseen(f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})")
 
 
-def _watch(jobs: Sequence[Future], frames_done: Synchronized, console: Console) -> None:
+def _watch(jobs: Sequence[Future], frames_done: Synchronized, console: Console, what: str) -> None:
     """Show progress until all jobs are through: a bar on a terminal, else a line now and then."""
-    columns = ("recordings", BarColumn(), MofNCompleteColumn(), "{task.fields[frames]:,} frames")
-    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+    columns = (what, BarColumn(), MofNCompleteColumn(), "{task.fields[frames]:,} frames", "{task.fields[rate]:,.0f}/s")
+    start = time.monotonic()
+    next_line = start + _SECONDS_BETWEEN_LINES
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("", total=len(jobs), frames=0)
+        task = progress.add_task("", total=len(jobs), frames=0, rate=0)
         pending = set(jobs)
         while pending:
             _, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            progress.update(task, completed=len(jobs) - len(pending), frames=frames_done.value)
+            done, frames = len(jobs) - len(pending), frames_done.value
+            rate = frames / (time.monotonic() - start)
+            progress.update(task, completed=done, frames=frames, rate=rate)
             if not console.is_terminal and time.monotonic() > next_line:
                 next_line += _SECONDS_BETWEEN_LINES
-                console.print(f"{len(jobs) - len(pending)} of {len(jobs)} recordings, {frames_done.value:,} frames")
+                console.print(f"{done} of {len(jobs)} {what}, {frames:,} frames, {rate:,.0f}/s")

@@ -12,10 +12,12 @@ stops no other.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +29,11 @@ from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from config.search_path import add_config_dir
 from data.layout import SPLITS
+from data.recordings.boxes import OTHER_CLASS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
+from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
 from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording
-from scripts.parallel import run_parallel, split_workers
+from scripts.parallel import WorkerDiedError, run_parallel, split_workers
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
 
@@ -47,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         workers, overrides = split_workers([*options.config_dirs, *options.overrides])
         dataset = load_dataset_config([_full_key(override) for override in overrides])
-        recordings = find_recordings(options.source)
+        found = find_recordings(options.source)
         preprocess = partial(preprocess_recording, options.out, dataset)
-        outcomes = run_parallel(preprocess, recordings, workers, console)
+        outcomes = run_parallel(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
+        _remove_partial(options.out / PARTIAL_FOLDER, outcomes)
         _remove_empty(options.out / PARTIAL_FOLDER)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
-    return _summarise(outcomes, dataset, options.out, console)
+    return _summarise(found, outcomes, dataset, options.out, console)
 
 
 def _full_key(override: str) -> str:
@@ -65,23 +70,59 @@ def _full_key(override: str) -> str:
     return f"{_ALIASES.get(key, key)}={value}"
 
 
-def find_recordings(source: Path) -> list[RecordingFiles]:
-    """Recordings of all splits by name. Raises UserError where there is none, or a name occurs twice in a split."""
+@dataclass(frozen=True)
+class Found:
+    """What lies in the folders of the splits."""
+
+    recordings: list[RecordingFiles]
+    faults: list[UserError]  # files that may be recordings and are not read
+    notes: list[str]
+
+
+def find_recordings(source: Path) -> Found:
+    """Recordings of all splits by name. Raises UserError where there is none."""
     found: dict[tuple[str, str], RecordingFiles] = {}
+    faults, notes = [], []
     for split in SPLITS:
-        for path in sorted((source / split).glob("*")):
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        paths = [path for path in sorted((source / split).glob("*")) if not path.name.startswith(".")]
+        for path in paths:
+            if path.suffix.lower() not in SUFFIXES:
                 continue
-            name = path.name.split(".")[0].removesuffix("_td")
-            files = RecordingFiles(split, name, path, path.with_name(f"{name}_bbox.npy"))
+            files = RecordingFiles(split, recording_name(path), path, boxes_beside(path))
             if path.suffix.lower() in LOOSE_SUFFIXES and not files.boxes.is_file():
                 continue  # a note to the data set, say
-            if other := found.get((split, name)):
-                raise UserError(f"{path} and {other.events} are one recording in two files: move one of them away")
-            found[split, name] = files
-    if not found:
+            if other := found.get((split, files.name)):
+                faults.append(UserError(f"{path} and {other.events} are one recording in two files: move one away"))
+                continue
+            found[split, files.name] = files
+        for path in paths:
+            if not path.name.endswith(BOXES_SUFFIX) or (split, path.name.removesuffix(BOXES_SUFFIX)) in found:
+                continue
+            if others := _unread(path, paths):
+                read = ", ".join(SUFFIXES)
+                faults.append(
+                    UserError(f"{others[0]} is not read, though boxes lie beside it: events are read from {read}")
+                )
+            else:
+                notes.append(f"{path}: no recording lies beside it")
+    if not found and not faults:
         raise UserError(f"{source} has no recordings: expected {{{','.join(SPLITS)}}}/*{{{','.join(SUFFIXES)}}}")
-    return list(found.values())
+    return Found(list(found.values()), faults, notes)
+
+
+def _unread(boxes: Path, paths: list[Path]) -> list[Path]:
+    """Files, or folders, that are called like the recording of these boxes, and whose format is not read."""
+    name = boxes.name.removesuffix(BOXES_SUFFIX)
+    others = [path for path in paths if path.suffix.lower() not in SUFFIXES and not path.name.endswith(BOXES_SUFFIX)]
+    return [path for path in others if path.name == name or path.name.startswith((f"{name}.", f"{name}_td."))]
+
+
+def _remove_partial(folder: Path, outcomes: Sequence[Report | UserError]) -> None:
+    """What processes that have died left half-done."""
+    for outcome in outcomes:
+        if isinstance(outcome, WorkerDiedError):
+            for remains in folder.glob(f"*/*.{outcome.pid}"):
+                shutil.rmtree(remains, ignore_errors=True)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -91,10 +132,34 @@ def _remove_empty(folder: Path) -> None:
             each.rmdir()
 
 
-def _summarise(outcomes: Sequence[Report | UserError], dataset: DatasetConfig, out: Path, console: Console) -> int:
+def _summarise(
+    found: Found, outcomes: Sequence[Report | UserError], dataset: DatasetConfig, out: Path, console: Console
+) -> int:
     """Print what there is now, what was dropped and why, and what failed. Returns the exit code."""
     reports = [outcome for outcome in outcomes if isinstance(outcome, Report)]
+    console.print(_table(reports, dataset, out))
+    for note in [*found.notes, *(note for report in reports for note in report.notes)]:
+        print(f"note: {note}", file=sys.stderr)
     errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
+    errors += [
+        UserError(f"{files.boxes}: {_where_boxes_went(outcome, dataset)}")
+        for files, outcome in zip(found.recordings, outcomes, strict=True)
+        if isinstance(outcome, Report) and outcome.num_frames == 0 and outcome.num_boxes_read
+    ]
+    for error in [*errors, *found.faults]:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors or found.faults else 0
+
+
+def _where_boxes_went(report: Report, dataset: DatasetConfig) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped_boxes.items())
+    ids = ", ".join(f"{raw}: {name}" for raw, name in dataset.preprocessing.class_ids.items())
+    other = any(reason.startswith(OTHER_CLASS) for reason in report.dropped_boxes)
+    told = f". dataset.preprocessing.class_ids has {{{ids}}}: name the ids that occur there" if other else ""
+    return f"none of its {report.num_boxes_read:,} boxes remains, so there is no sequence: {reasons}{told}"
+
+
+def _table(reports: Sequence[Report], dataset: DatasetConfig, out: Path) -> Table:
     table = Table("", *SPLITS, "total", title=str(out))
     for column in table.columns[1:]:
         column.justify = "right"
@@ -110,17 +175,18 @@ def _summarise(outcomes: Sequence[Report | UserError], dataset: DatasetConfig, o
 
     add_row("sequences", lambda report: bool(report.num_frames))
     add_row("of these finished before", lambda report: bool(report.num_frames) and report.was_present)
-    add_row("recordings without a usable box", lambda report: not report.num_frames)
+    add_row("recordings without a usable box", lambda report: not report.num_frames and bool(report.num_boxes_read))
+    add_row("recordings without boxes", lambda report: not report.num_frames and not report.num_boxes_read)
     add_row("frames", lambda report: report.num_frames)
     add_row("labelled frames", lambda report: report.num_labelled)
-    add_row("events", lambda report: report.num_events)
+    add_row("events read", lambda report: report.num_events)
+    add_row("events in frames", lambda report: report.num_events_in_frames)
+    if any(report.moved_boxes for report in reports):
+        add_row("boxes moved to the time of their frame", lambda report: report.moved_boxes)
     add_reasons("boxes", lambda report: report.boxes_per_class, dataset.classes)
     add_reasons("dropped boxes", lambda r: r.dropped_boxes, _reasons(r.dropped_boxes for r in reports))
     add_reasons("events", lambda r: r.events_by_fault, _reasons(r.events_by_fault for r in reports))
-    console.print(table)
-    for error in errors:
-        print(f"error: {error}", file=sys.stderr)
-    return 2 if errors else 0
+    return table
 
 
 def _reasons(counts: Iterable[dict[str, int]]) -> list[str]:

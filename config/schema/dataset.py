@@ -95,6 +95,10 @@ class PreprocessingConfig(Strict):
     min_box_side: NonNegativeFloat
     max_box_width_fraction_train: Annotated[float, Field(gt=0, le=1)] | None
     time_unit: Literal["s", "ms", "us", "ns"] | None  # of events in HDF5, npz, text; null: what the file says, or us
+    label_time_unit: Literal["s", "ms", "us", "ns"] | None  # of boxes; null: us, if that fits the events
+    # Boxes count from the recording's first event (where its format defines another start, from that), or from 0 of its
+    # own clock. null: from 0 in files that count from their start, else what fits all boxes
+    label_clock: Literal["start", "recording"] | None
     stream: NonNegativeInt | None  # of an AEDAT4 file with several event streams; null: its only one
     reference_gen1_spacing: bool  # RVT's script puts 2 windows between labels 250 ms apart, not 5; true repeats that
 

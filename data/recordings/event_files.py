@@ -40,7 +40,7 @@ def open_event_file(path: Path, reading: Reading) -> EventFile:
         raise UserError(f"{path} not found")
     if suffix not in _READERS:
         raise UserError(f"{path}: events are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'such a file'}")
-    if reading.time_unit not in (None, "us") and suffix not in _ANY_UNIT:
+    if reading.time_unit not in (None, "us") and not takes_time_unit(path):
         raise UserError(
             f"{path}: times of {suffix} are in us by the format's definition, but dataset.preprocessing.time_unit is "
             f"{reading.time_unit}. Leave that setting out"
@@ -53,3 +53,8 @@ def open_event_file(path: Path, reading: Reading) -> EventFile:
             "Get the recording anew"
         )
     return file
+
+
+def takes_time_unit(path: Path) -> bool:
+    """Whether the unit of times is open in a file's format."""
+    return path.suffix.lower() in _ANY_UNIT

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import h5py
 import hdf5plugin
 import numpy as np
+from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.frame_store import FrameStoreWriter
+from data.hdf5_file import Hdf5Writer
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, SequenceLayout
-from data.recordings.boxes import clean_boxes, read_boxes
+from data.recordings.boxes import clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
+from data.recordings.events import Events
 from data.recordings.formats.common import Reading
+from data.recordings.label_clock import boxes_of, join_stamps
 from data.recordings.label_grid import FrameGrid, frame_grid
 from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
 
+_YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
 PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
-_LONGEST_US = 48 * 3_600_000_000
 _AFTER_LAST = "after the last labelled frame"
-_BETWEEN = "between labelled frames, or before the first"
+SETTINGS_KEY, RULE_KEY = "settings", "label_rule"  # of the frames file, unless RVT's own script made it
+LABEL_RULE = "from the labelled frame before"  # older sets have none: there all were measured from the first one
+_TOO_EARLY = "before {} ms (dataset.preprocessing.first_label_ms)"
+_BEFORE_FIRST = "before the first labelled frame"
+_BETWEEN = "between labelled frames"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,10 @@ class Report:
     events_by_fault: dict[str, int] = field(default_factory=dict)
     dropped_boxes: dict[str, int] = field(default_factory=dict)
     was_present: bool = False
+    num_boxes_read: int = 0
+    moved_boxes: int = 0  # to the time of their frame (`join_stamps`)
+    num_events_in_frames: int = 0
+    notes: list[str] = field(default_factory=list)  # what was taken for true of units and clocks
 
 
 def preprocess_recording(
@@ -61,37 +74,65 @@ def preprocess_recording(
 ) -> Report:
     """Write OUT/<split>/<name>, or leave it alone where it is finished; it appears at once and complete, or not at all.
 
-    A recording without a usable box gives no folder, and a report of 0 frames. Raises UserError for faulty files, and
-    for a finished folder that other settings have made.
+    A recording without a usable box gives no folder, and a report of 0 frames that says where its boxes went. Raises
+    UserError for faulty files, and for a finished folder that other settings have made.
     """
     target = SequenceLayout.of(out / files.split / files.name, dataset)
-    settings = _settings(dataset)
     if target.frames.is_file():
-        return _finished_report(target.frames, files, settings)
+        return _finished_report(target, files, dataset)
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
-    boxes = _usable_boxes(files, dataset, recording.clock_start_us, report)
+    boxes, start_us = _usable_boxes(files, dataset, recording, report)
     grid = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset))
     if len(grid.end_us) == 0:
+        early = {_TOO_EARLY.format(dataset.preprocessing.first_label_ms): len(boxes)} if len(boxes) else {}
+        report.dropped_boxes |= early
         return report
     partial = SequenceLayout.of(out / PARTIAL_FOLDER / files.split / f"{files.name}.{os.getpid()}", dataset)
     try:
         for remains in partial.folder.parent.glob(f"{glob.escape(files.name)}.*"):
             shutil.rmtree(remains, ignore_errors=True)
         partial.representation.mkdir(parents=True)
-        num_frames = _write_frames(partial, recording, grid, dataset, on_frame)
-        _check_events(files, recording, num_frames > grid.labelled[0])
-        _write_labels(partial, boxes, grid.first(num_frames), dataset, report)
-        report.num_frames, report.num_events = num_frames, recording.num_events
+        bounds_us = ((end - _window_us(dataset) + start_us, end + start_us) for end in grid.end_us.tolist())
+        seen = _Seen()
+        windows = seen.through(recording.windows(bounds_us))
+        num_events = _write_frames(partial, windows, len(grid.end_us), dataset, on_frame)
+        grid = grid.first(len(num_events))
+        _check_events(files, recording, num_events[grid.labelled])
+        _write_labels(partial, boxes, grid, dataset, report)
+        report.num_frames, report.num_events = len(num_events), recording.num_events
+        report.num_events_in_frames = seen.num_events
         report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
-        with h5py.File(partial.frames, "r+") as file:
-            file.attrs.update(settings=settings, report=json.dumps(asdict(report)))
+        with Hdf5Writer(partial.frames, "r+") as writer:
+            attributes = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, "report": json.dumps(asdict(report))}
+            writer.file.attrs.update(attributes)
         _move_into_place(partial, target)
     except OSError as error:  # those of reading are UserErrors by now
-        raise UserError(f"{target.folder} cannot be written: {error}") from error
+        raise UserError(f"{target.folder} cannot be written: {error}. {_remedy(error)}") from error
     finally:
         shutil.rmtree(partial.folder, ignore_errors=True)
     return report
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Make room there, or give another output folder: the same command goes on from here"
+    return "Give another output folder"
+
+
+class _Seen:
+    """Counts the events of windows that ascend; one in two windows once."""
+
+    def __init__(self) -> None:
+        self.num_events = 0
+
+    def through(self, windows: Iterator[Events]) -> Iterator[Events]:
+        last_us = -(2**62)
+        for events in windows:
+            if len(events):
+                self.num_events += len(events) - int(np.searchsorted(events.t_us, last_us, side="right"))
+                last_us = max(last_us, int(events.t_us[-1]))
+            yield events
 
 
 def reading_of(dataset: DatasetConfig) -> Reading:
@@ -102,7 +143,7 @@ def _settings(dataset: DatasetConfig) -> str:
     """What a sequence folder depends on, to tell a finished one from one that was made differently."""
     keys = {"classes", "representation", "resolution_hw", "preprocessing"}
     settings = dataset.model_dump(mode="json", include=keys)
-    for key in ("time_unit", "stream"):  # younger than many a finished folder, which was made as without them
+    for key in _YOUNGER:  # than many a finished folder, which was made as without them
         if settings["preprocessing"][key] is None:
             del settings["preprocessing"][key]
     return json.dumps(settings, sort_keys=True)
@@ -112,66 +153,86 @@ def _window_us(dataset: DatasetConfig) -> int:
     return dataset.representation.window_ms * 1000
 
 
-def _finished_report(frames_path: Path, files: RecordingFiles, settings: str) -> Report:
+def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> Report:
     """The report of a finished sequence. One that RVT's own script made carries none: then it has counts of 0."""
+    remedy = f"Give another output folder, or delete {target.folder}"
     try:
-        with h5py.File(frames_path, "r", locking=False) as file:
-            if file.attrs.get("settings", settings) != settings:
-                raise UserError(
-                    f"{frames_path} was made with other settings than this command's. "
-                    "Give another output folder, or delete this one"
-                )
-            stored = json.loads(file.attrs.get("report", "{}"))
+        with h5py.File(target.frames, "r", locking=False) as file:
+            attributes = {key: file.attrs[key] for key in (SETTINGS_KEY, RULE_KEY, "report") if key in file.attrs}
     except OSError as error:
-        raise UserError(f"{frames_path} is damaged ({error}). Delete its sequence folder and start again") from error
-    return Report(**{**stored, "split": files.split, "name": files.name, "was_present": True})
+        raise UserError(f"{target.frames} is damaged ({error}). Delete {target.folder} and start again") from error
+    settings = json.loads(_settings(dataset))
+    stored = json.loads(attributes.get(SETTINGS_KEY, json.dumps(settings)))
+    is_older = SETTINGS_KEY in attributes and RULE_KEY not in attributes
+    if is_older:
+        del settings["preprocessing"]["label_interval_follows_rate"]
+    if stored != settings:
+        raise UserError(f"{target.frames} was made with other settings than this command's. {remedy}")
+    if is_older and not _has_todays_labels(target, files, dataset):
+        raise UserError(f"{target.folder} has labelled frames by an older rule, not RVT's. {remedy}")
+    report = json.loads(attributes.get("report", "{}"))
+    return Report(**{**report, "split": files.split, "name": files.name, "was_present": True})
 
 
-def _usable_boxes(files: RecordingFiles, dataset: DatasetConfig, clock_start_us: int, report: Report) -> ndarray:
-    boxes = read_boxes(files.boxes)
-    if len(boxes) and clock_start_us > 0 and boxes["t"][0] >= clock_start_us:
-        boxes["t"] -= clock_start_us  # stamped with the file's own clock, not from its start
-    if len(boxes) and boxes["t"][-1] > _LONGEST_US:
-        hours = boxes["t"][-1] / 3.6e9
-        raise UserError(f"{files.boxes} has a box {hours:,.0f} hours after the recording's start. Box times are in us")
+def _has_todays_labels(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> bool:
+    """Whether a sequence that an older version made has the labelled frames that this one would choose."""
+    recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
+    boxes, _ = _usable_boxes(files, dataset, recording, Report(files.split, files.name))
+    chosen_us = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset)).label_us
+    label_us = np.load(target.label_times)
+    return len(label_us) <= len(chosen_us) and np.array_equal(label_us, chosen_us[: len(label_us)])
+
+
+def _usable_boxes(
+    files: RecordingFiles, dataset: DatasetConfig, recording: Recording, report: Report
+) -> tuple[ndarray, int]:
+    """Boxes that training and evaluation may see, and what their times count from (`LabelClock.start_us`)."""
+    clock = boxes_of(files.boxes, recording, dataset.preprocessing)
+    report.notes = [*(f"{files.events.name}: {note}" for note in recording.notes), *clock.notes]
+    report.num_boxes_read = len(clock.boxes)
+    report.moved_boxes = join_stamps(clock.boxes, dataset.preprocessing.label_jitter_ms * 1000)
     class_ids = {raw: dataset.classes.index(name) for raw, name in dataset.preprocessing.class_ids.items()}
     is_train = files.split == "train"
-    boxes, dropped = clean_boxes(boxes, dataset.resolution_hw, dataset.preprocessing, class_ids, is_train=is_train)
+    boxes, dropped = clean_boxes(
+        clock.boxes, dataset.resolution_hw, dataset.preprocessing, class_ids, is_train=is_train
+    )
     report.dropped_boxes = dict(dropped)
-    return boxes
+    return boxes, clock.start_us
 
 
 def _write_frames(
-    target: SequenceLayout, recording: Recording, grid: FrameGrid, dataset: DatasetConfig, on_frame: Callable[[], None]
-) -> int:
-    """Write both files of frames; returns how many there are, fewer than the grid's where the recording ends early."""
+    target: SequenceLayout, windows: Iterator[Events], num_windows: int, dataset: DatasetConfig,
+    on_frame: Callable[[], None],
+) -> Int64[ndarray, " frames"]:  # fmt: skip
+    """Write both files of frames; returns the number of events in each, fewer than wanted where the recording ends."""
     frame = np.empty((dataset.channels, *dataset.frame_hw), np.uint8)
-    bounds_us = ((end - _window_us(dataset), end) for end in grid.end_us.tolist())
     stride = 2 if dataset.downsample_by_factor_2 else 1
-    num_frames = 0
-    with h5py.File(target.frames, "w") as file, FrameStoreWriter(target.compact_frames, frame.shape) as compact:
-        data = file.create_dataset(
+    num_events = []
+    with Hdf5Writer(target.frames) as writer, FrameStoreWriter(target.compact_frames, frame.shape) as compact:
+        data = writer.file.create_dataset(
             FRAMES_KEY,
-            shape=(len(grid.end_us), *frame.shape),
+            shape=(num_windows, *frame.shape),
             maxshape=(None, *frame.shape),
             chunks=(1, *frame.shape),
             dtype=np.uint8,
             fletcher32=True,
             **hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE),
         )
-        for events in recording.windows(bounds_us):
+        for index, events in enumerate(windows):
             frame.fill(0)
             cutoff = dataset.representation.count_cutoff
             add_stacked_histogram(events.x, events.y, events.polarity, events.t_us, cutoff, stride, frame)
-            data[num_frames] = frame
+            data[index] = frame
+            writer.check()
             compact.append(frame)
-            num_frames += 1
+            num_events.append(len(events))
             on_frame()
-        data.resize(num_frames, axis=0)
-    return num_frames
+        data.resize(len(num_events), axis=0)
+    return np.array(num_events, np.int64)
 
 
-def _check_events(files: RecordingFiles, recording: Recording, reaches_labels: bool) -> None:
+def _check_events(files: RecordingFiles, recording: Recording, in_labelled: Int64[ndarray, " k"]) -> None:
+    """`in_labelled`: number of events in each labelled frame."""
     for fault, remedy in (
         (OUTSIDE, f"Check dataset.resolution_hw, which is {recording.sensor_hw}"),
         (BACKWARDS, "Its times are damaged. Get the recording anew"),
@@ -180,10 +241,12 @@ def _check_events(files: RecordingFiles, recording: Recording, reaches_labels: b
         count = recording.faults[fault]
         if count > recording.num_events / 2:
             raise UserError(f"{files.events} has {count:,} {fault} among {recording.num_events:,}. {remedy}")
-    if not reaches_labels:
+    empty = int((in_labelled == 0).sum())
+    if empty > len(in_labelled) / 2 or len(in_labelled) == 0:
         raise UserError(
-            f"{files.events} has no events up to its first box: it is cut short, or its times and those of "
-            f"{files.boxes.name} are of different clocks"
+            f"{files.events} has no events in {empty:,} of the {len(in_labelled):,} labelled frames that it reaches. "
+            f"It is cut short, or its times and those of {files.boxes.name} are of different clocks. See "
+            "dataset.preprocessing.label_clock, label_time_unit and time_unit"
         )
 
 
@@ -200,8 +263,8 @@ def _write_labels(
     report.num_labelled = len(grid.label_us)
     counts = Counter(labels["class_id"].tolist())
     report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
-    late = int((boxes["t"] > grid.label_us[-1]).sum())
-    others = {_AFTER_LAST: late, _BETWEEN: len(boxes) - len(labels) - late}
+    early, late = (int(count.sum()) for count in (boxes["t"] < grid.label_us[0], boxes["t"] > grid.label_us[-1]))
+    others = {_BEFORE_FIRST: early, _AFTER_LAST: late, _BETWEEN: len(boxes) - len(labels) - early - late}
     report.dropped_boxes |= {reason: count for reason, count in others.items() if count}
 
 

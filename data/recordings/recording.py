@@ -23,7 +23,7 @@ from data.recordings.formats.common import Reading, faults_of
 
 _FIRST_EVENTS = 4096
 TAIL_US = 1_000_000  # so long after its last event a recording may still be running
-_RUNNING_CLOCK_US = 3_600_000_000  # no recording is silent for its first hour
+RUNNING_CLOCK_US = 3_600_000_000  # no recording is silent for its first hour
 _BEGINNING = -(2**62)
 
 
@@ -46,7 +46,7 @@ class Recording:
     """
 
     def __init__(self, path: Path, sensor_hw: tuple[int, int], reading: Reading | None = None) -> None:
-        self._file = open_event_file(path, reading or Reading())
+        self.path, self._file = path, open_event_file(path, reading or Reading())
         self.sensor_hw, self.sensor_hw_of_file, self.notes = sensor_hw, self._file.sensor_hw, self._file.notes
         if self.sensor_hw_of_file not in (None, sensor_hw):
             raise UserError(
@@ -59,12 +59,17 @@ class Recording:
         self.clock_start_us = self._clock_start_us()
         self.end_us = _BEGINNING
 
+    @property
+    def counts_from_defined_start(self) -> bool:
+        """Whether the format itself defines the start that boxes count from."""
+        return self._file.clock_start_us is not None
+
     def _clock_start_us(self) -> int:
         """0 for a recording that counts from its start, even where it is silent at first."""
         if self._file.clock_start_us is not None:
             return self._file.clock_start_us
         first_us = self.first_t_us or 0
-        return first_us if self._file.has_running_clock or first_us > _RUNNING_CLOCK_US else 0
+        return first_us if self._file.has_running_clock or first_us > RUNNING_CLOCK_US else 0
 
     @cached_property
     def last_t_us(self) -> int | None:

@@ -35,8 +35,15 @@ def halve(number: int, on_frame: Callable[[], None]) -> int:
     return number // 2
 
 
-def kill_own_process(number: int, on_frame: Callable[[], None]) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_of(number: int, on_frame: Callable[[], None]) -> int:
+    if number:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return number
+
+
+def invert(number: int, on_frame: Callable[[], None]) -> float:
+    return 1 / number
 
 
 def test_results_and_errors_come_in_the_order_of_the_items(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,9 +53,27 @@ def test_results_and_errors_come_in_the_order_of_the_items(capsys: pytest.Captur
     assert "3/3" in capsys.readouterr().out
 
 
-def test_a_killed_worker_is_reported() -> None:
-    with pytest.raises(UserError, match="fewer workers"):
-        run_parallel(kill_own_process, [1, 2], 1, Console())
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (int(signal.SIGKILL), "killed from outside, most likely for want of memory: give fewer workers"),
+        (int(signal.SIGSEGV), "crashed by SIGSEGV"),
+        (int(signal.SIGABRT), "crashed by SIGABRT"),
+    ],
+)
+def test_a_process_that_dies_costs_its_item_alone_and_a_crash_is_no_kill(number: int, words: str) -> None:
+    results = run_parallel(die_of, [0, number, 0], 1, Console(), name_of=lambda number: f"/data/{number}")
+    assert [results[0], results[2]] == [0, 0]
+    assert str(results[1]).startswith(f"/data/{number}: its process ")
+    assert words in str(results[1])
+
+
+def test_any_exception_is_its_items(capsys: pytest.CaptureFixture[str]) -> None:
+    results = run_parallel(invert, [1, 0, 2], 1, Console())
+    assert [results[0], results[2]] == [1, 0.5]
+    assert isinstance(results[1], UserError)
+    assert str(results[1]).startswith("0: ZeroDivisionError: division by zero (test_parallel.py, line ")
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:

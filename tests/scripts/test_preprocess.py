@@ -51,7 +51,7 @@ def test_a_second_run_changes_nothing_and_still_tells_the_sums(out: Path, capsys
     assert numbers["sequences"] == [1, 1, 0, 2]
     assert numbers["of these finished before"] == [1, 1, 0, 2]
     assert numbers["frames"] == [44, 44, 0, 88]
-    assert numbers["events"] == [78830, 78830, 0, 157660]
+    assert numbers["events read"] == [78830, 78830, 0, 157660]
     assert numbers["boxes: car"] == [53, 53, 0, 106]
 
 
@@ -90,15 +90,30 @@ def test_the_short_name_of_the_gen1_spacing_reaches_the_config(
     assert "dataset.preprocessing.reference_gen1_spacing" in capsys.readouterr().err
 
 
+def touch(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
 def test_recordings_are_found_under_all_their_names(tmp_path: Path) -> None:
-    names = ["a_td.h5", "b_td.dat.h5", "c_td.dat", "d.raw", "e_td.aedat4"]
-    for name in [*names, "a_bbox.npy", "readme.txt", "._a_td.h5"]:
-        (tmp_path / "val").mkdir(exist_ok=True)
-        (tmp_path / "val" / name).touch()
+    names = ["a_td.h5", "b_td.dat.h5", "c_td.dat", "cam0.2024-05-01_td.h5", "d.raw", "e_td.aedat4"]
+    touch(tmp_path / "val", *names, "a_bbox.npy", "readme.txt", "._a_td.h5", "cam0_bbox.npy")
     found = find_recordings(tmp_path)
-    assert [files.events.name for files in found] == names
-    assert [files.name for files in found] == ["a", "b", "c", "d", "e"]
-    assert found[1].boxes == tmp_path / "val" / "b_bbox.npy"
-    (tmp_path / "val" / "a_td.dat").touch()
-    with pytest.raises(UserError, match="one recording in two files"):
-        find_recordings(tmp_path)
+    assert [files.events.name for files in found.recordings] == names
+    assert [files.name for files in found.recordings] == ["a", "b", "c", "cam0.2024-05-01", "d", "e"]
+    assert [files.boxes.name for files in found.recordings[1:4]] == [
+        "b_bbox.npy", "c_bbox.npy", "cam0.2024-05-01_bbox.npy"
+    ]  # fmt: skip
+    assert found.faults == []
+    assert found.notes == [f"{tmp_path}/val/cam0_bbox.npy: no recording lies beside it"]
+
+
+def test_what_is_not_read_is_told_among_what_is(tmp_path: Path) -> None:
+    names = ["a_td.h5", "a_td.dat", "b_td.bag", "c.2024.zip", "d.txt"]
+    touch(tmp_path / "val", *names, *(f"{name}_bbox.npy" for name in ("a", "b", "c.2024", "d")))
+    found = find_recordings(tmp_path)
+    assert [files.events.name for files in found.recordings] == ["a_td.dat", "d.txt"]
+    words = ["a_td.h5 and", "b_td.bag is not read, though boxes lie beside it", "c.2024.zip is not read"]
+    assert len(found.faults) == len(words)
+    assert all(word in str(fault) for fault, word in zip(found.faults, words, strict=True))

@@ -90,7 +90,13 @@ def test_every_dropped_box_has_a_reason() -> None:
     )
     kept, dropped = clean(boxes)
     assert kept == [(10, 10, 20, 20, 0)]
-    reasons = {"other class": 1, "not finite": 2, "outside the sensor": 3, "too small": 2, "too wide": 1}
+    reasons = {
+        "of class id 8, not in class_ids": 1,
+        "not finite": 2,
+        "outside the sensor": 3,
+        "too small": 2,
+        "too wide": 1,
+    }
     assert dropped == reasons
 
 
@@ -112,4 +118,4 @@ def test_ids_of_the_file_become_ids_of_the_data_set() -> None:
     settings = load_dataset_config(["dataset=gen4"]).preprocessing
     kept, dropped = clean_boxes(boxes, (720, 1280), settings, {0: 2, 2: 0}, is_train=False)
     assert kept["class_id"].tolist() == [2, 0]
-    assert dropped == {"other class": 1}
+    assert dropped == {"of class id 1, not in class_ids": 1}

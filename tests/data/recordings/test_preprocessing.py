@@ -72,7 +72,15 @@ def test_report_and_frames_of_a_recording_that_can_be_read_off(tmp_path: Path) -
     assert frames.shape == (18, 20, 20, 30)
     assert frames.sum(axis=(1, 2, 3), dtype=int).tolist() == [51] * 18
     assert report == Report(
-        "train", "a", 18, 9, {"car": 9}, 1000, {}, {"between labelled frames, or before the first": 1}
+        "train",
+        "a",
+        num_frames=18,
+        num_labelled=9,
+        boxes_per_class={"car": 9},
+        num_events=1000,
+        dropped_boxes={"before the first labelled frame": 1},
+        num_boxes_read=10,
+        num_events_in_frames=901,  # those of 0 to 900 ms
     )
 
 
