@@ -96,9 +96,8 @@ def clean_boxes(
     """
     step = BoxFilter(boxes)
     for class_id in np.setdiff1d(boxes["class_id"], list(class_ids)).tolist():
-        step.keep(
-            step.boxes["class_id"] != class_id, f"{OTHER_CLASS}{class_id if class_id != NO_ID else 'out of range'}"
-        )
+        told = "out of range" if class_id == NO_ID else class_id
+        step.keep(step.boxes["class_id"] != class_id, f"{OTHER_CLASS} {told}, not in class_ids")
     step.keep(_is_finite(step.boxes), "not finite")
     step.boxes = crop_boxes(step.boxes, frame_hw)
     width, height = step.boxes["w"], step.boxes["h"]

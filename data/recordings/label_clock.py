@@ -27,6 +27,7 @@ from data.recordings.recording import RUNNING_CLOCK_US, TAIL_US, Recording
 _UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)
 _FEW, _MOST = 0.1, 0.9  # shares of label times
 _SHRUNK = 200  # labels whose span is so many times shorter than the events' may be in another unit
+_FAR = 2**61  # so that sums of times fit into 64 bits
 _LABEL_GAPS_US = (1_000, 60_000_000)  # between the label times of a camera
 
 
@@ -61,9 +62,10 @@ class _Events:
     def slack_us(self) -> int:
         return min(TAIL_US, self.last_us - self.first_us)
 
-    def share(self, t_us: Int64[ndarray, " n"]) -> float:
-        """Of times on the file's own clock, how many lie within the span."""
-        inside = (t_us >= self.first_us - self.slack_us) & (t_us <= self.last_us + self.slack_us)
+    def share(self, t_us: Int64[ndarray, " n"], *, strict: bool = False) -> float:
+        """Of times on the file's own clock, how many lie within the span, or close to it."""
+        slack_us = 0 if strict else self.slack_us
+        inside = (t_us >= self.first_us - slack_us) & (t_us <= self.last_us + slack_us)
         return float(inside.mean())
 
 
@@ -132,7 +134,8 @@ def _contradiction(
             return "they span a tiny part of the events, as if one of both were in another unit"
     if said.label_clock is None and not events.has_own_start:
         early = float((on_file < events.first_us).mean())
-        if early > _FEW and events.share(on_file + events.first_us) > max(_MOST, share):
+        shifted = events.share(on_file + events.first_us, strict=True)
+        if early > _FEW and shifted >= _MOST and shifted > events.share(on_file, strict=True):
             count = int((on_file < events.first_us).sum())
             return f"{count:,} of its {len(times):,} times lie before the first event"
     return None
@@ -186,7 +189,8 @@ def _in_unit(events: _Events, unit: TimeUnit, other: TimeUnit) -> _Events:
     """The span as it is where the file's numbers mean another unit; only formats that define no start leave it open."""
     if unit == other:
         return events
-    first, last = (t * TICKS_PER_S[unit] // TICKS_PER_S[other] for t in (events.first_us, events.last_us))
+    ends = (t * TICKS_PER_S[unit] // TICKS_PER_S[other] for t in (events.first_us, events.last_us))
+    first, last = (min(max(t, -_FAR), _FAR) for t in ends)
     return _Events(first, last, first, has_own_start=first > RUNNING_CLOCK_US)
 
 

@@ -8,7 +8,6 @@ import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 
-from config.errors import UserError
 from scripts.preprocess import find_recordings, main
 
 DAVIS = Path(__file__).parents[1] / "data" / "davis346"
