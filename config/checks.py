@@ -11,7 +11,15 @@ from config.composition import MISSING
 from config.errors import Problem, UserError
 from config.hardware import count_gpus, decide_device
 from config.inherited import check_class_names
-from config.schema import Config, DatasetConfig, ModelConfig, TrainConfig, ValidationConfig, representation_of
+from config.schema import (
+    Config,
+    DatasetConfig,
+    LossWeightsConfig,
+    ModelConfig,
+    TrainConfig,
+    ValidationConfig,
+    representation_of,
+)
 from config.search_path import SearchPath
 
 PATCH_SIZES = (4, 2)
@@ -66,6 +74,12 @@ def check_model(model: ModelConfig) -> Iterator[Problem]:
             f"is missing: model.backbone.stage.cell={stage.cell} reads its settings there. Take the section from "
             "config/model/maxvit_yolox/default.yaml",
         )
+    loss = model.loss
+    if ":" not in loss.name and loss.options:
+        message = f"are those of a loss of your own; name={loss.name} has model.loss.weights"
+        yield Problem("model.loss.options", message)
+    if ":" in loss.name and loss.weights != LossWeightsConfig():
+        yield Problem("model.loss.weights", f"are those of name=yolox; {loss.name} has model.loss.options")
     if lstm is not None and lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
         yield Problem(
             "model.backbone.stage.lstm.dws_conv_kernel_size",

@@ -104,7 +104,7 @@ def build_head(config: ModelConfig, num_classes: int) -> YoloxHead:
     head, backbone = HEADS[config.head.name], config.backbone
     dims = tuple(backbone.stage_dims[stage - 1] for stage in config.fpn.in_stages)
     strides = tuple(backbone.strides[stage - 1] for stage in config.fpn.in_stages)
-    return head(config.head, num_classes, dims, strides, build_loss(config.loss), config.postprocess)
+    return head(config.head, num_classes, dims, strides, build_loss(config.loss, num_classes), config.postprocess)
 
 
 def _flatten(x: Float[Tensor, "k c h w"]) -> Float[Tensor, "k _ c"]:

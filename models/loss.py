@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from config.errors import UserError
 from config.schema import LossConfig, LossWeightsConfig
 from data.boxes.overlap import paired_iou
-from models.anchors import HeadOutput, decode_boxes
+from models.anchors import HeadOutput, decode_boxes, make_anchors
 from models.assignment import assign_anchors, usable_boxes
+from models.parts import build_own, explained, is_own
 
 
 class Loss(Protocol):
@@ -44,12 +46,57 @@ class YoloxLoss:
         return assigned_losses(output, boxes, assign_anchors(output, boxes, box_image), self._weights)
 
 
+KEY = "model.loss.name"
 LOSSES = {"yolox": YoloxLoss}
 
 
-def build_loss(config: LossConfig) -> Loss:
-    """The loss of `model.loss.name`."""
+def build_loss(config: LossConfig, num_classes: int) -> Loss:
+    """The loss of `model.loss.name`; or a user's own, `Name(num_classes, options)`.
+
+    Raises:
+        UserError: a user's own loss cannot be imported, or does not keep the contract of `Loss`.
+    """
+    if is_own(config.name):
+        loss = build_own(config.name, KEY, config.options, num_classes)
+        _check_contract(loss, num_classes, config.name)
+        return loss
     return LOSSES[config.name](config)
+
+
+def _check_contract(loss: Loss, num_classes: int, name: str) -> None:
+    """Show a new loss two small images, with boxes and without, and look at what comes out."""
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            for boxes in (torch.tensor([[0.0, 12, 10, 14, 12], [num_classes - 1, 20, 12, 8, 8]]), torch.empty(0, 5)):
+                _try_out(loss, boxes, num_classes)
+    except Exception as error:
+        raise UserError(
+            f"{KEY}={name}: does not do what a loss does: {explained(error)}. It takes a HeadOutput, boxes [n, 5] and "
+            "the image of each [n], and gives a number by each of its names, loss among them"
+        ) from error
+
+
+def _try_out(loss: Loss, boxes: Float[Tensor, "n 5"], num_classes: int) -> None:
+    anchors = make_anchors([(3, 4), (2, 2)], (8, 16), boxes.device)
+    values = [torch.randn(2, 16, size, requires_grad=True) for size in (4, 1, num_classes)]
+    output = HeadOutput(values[0], values[1].squeeze(2), values[2], anchors)
+    names = getattr(loss, "names", None)
+    if not isinstance(names, tuple) or "loss" not in names:
+        raise TypeError(f"its names are {names!r}, not a tuple with 'loss' in it")
+    losses = loss(output, boxes, torch.zeros(len(boxes), dtype=torch.int64))
+    if not isinstance(losses, dict) or set(losses) != set(names):
+        raise ValueError(f"it gives {list(losses) if isinstance(losses, dict) else losses!r}, but names {names}")
+    wrong = [key for key, value in losses.items() if not isinstance(value, Tensor) or value.shape != ()]
+    if wrong:
+        raise TypeError(f"{wrong[0]} is no tensor of one number")
+    case = f"for {len(boxes)} boxes in two images"
+    if not losses["loss"].isfinite():
+        raise ValueError(f"loss is {losses['loss'].item()} {case}")
+    if not losses["loss"].requires_grad:
+        raise ValueError(f"loss has no gradient {case}")
+    losses["loss"].backward()
+    if not all(value.grad is None or value.grad.isfinite().all() for value in values):
+        raise ValueError(f"its gradient is not finite {case}")
 
 
 def assigned_losses(

@@ -29,23 +29,25 @@ def is_own(name: str) -> bool:
 
 def own_parts(config: ModelConfig) -> dict[str, str]:
     """Keys of a network that name a user's own classes, with the import paths."""
-    named = {"model.backbone.stage.cell": config.backbone.stage.cell}
+    named = {"model.backbone.stage.cell": config.backbone.stage.cell, "model.loss.name": config.loss.name}
     return {key: name for key, name in named.items() if is_own(name)}
 
 
-def build_own(path: str, key: str, options: Mapping[str, Any], *arguments: Any) -> nn.Module:
+def build_own(path: str, key: str, options: Mapping[str, Any], *arguments: Any, is_module: bool = False) -> Any:
     """`Name(*arguments, options)` of an import path `module:Name`.
 
     Args:
         key: of the configuration that names it; its options stand beside it.
         options: checked by the class's own pydantic model `Options`, if it has one, and given to it as such.
+        is_module: the class must derive from `nn.Module`.
 
     Raises:
-        UserError: it cannot be imported, is no `nn.Module`, or refuses its arguments.
+        UserError: it cannot be imported, is no such class, or refuses its arguments.
     """
     part = import_part(path, key)
-    if not (inspect.isclass(part) and issubclass(part, nn.Module)):
-        raise UserError(f"{key}={path}: is {_kind(part)}; wanted is a class that derives from torch.nn.Module")
+    if not inspect.isclass(part) or (is_module and not issubclass(part, nn.Module)):
+        wanted = "a class that derives from torch.nn.Module" if is_module else "a class"
+        raise UserError(f"{key}={path}: is {_kind(part)}; wanted is {wanted}")
     try:
         return part(*arguments, _checked_options(part, path, key, options))
     except UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ TINY = (
     "batch_size={train: 2, eval: 2}",
     "validation.val_check_interval=null",
     "validation.check_val_every_n_epoch=1",
+    "logging.train.log_every_n_steps=1",
     "logger=csv",
     "wandb.project_name=project",
 )
@@ -87,7 +89,12 @@ def test_the_page_trains_goes_on_and_validates_without_touching_the_project(home
     runs = f"run_root={home / 'runs'}"
     output = run(home, variables, train, *TINY, runs, "training.max_steps=2")
     assert f"model.backbone.stage.cell: LeakyCell of {home}/mine/parts/leaky.py" in output
+    assert f"model.loss.name: SmoothLoss of {home}/mine/parts/smooth.py" in output
     folder = run_folder(home)
+    with (folder / "metrics.csv").open(newline="") as file:
+        steps = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert all(float(row["train/box_loss"]) >= 0 for row in steps)
+    assert "train/iou_loss" not in steps[0]
     (last,) = (folder / "checkpoints").glob("last_*")
     weights = torch.load(last, weights_only=True)["state_dict"]
     assert any(".own.linear.weight" in name for name in weights)

@@ -125,9 +125,10 @@ class LossWeightsConfig(Strict):
 
 
 class LossConfig(Strict):
-    """The default is RVT's loss."""
+    """The default is RVT's loss. Or `name` is the import path of a class of a user's own, which gets `options`."""
 
-    name: Literal["yolox"] = "yolox"
+    name: Literal["yolox"] | ImportPath = "yolox"
+    options: dict[str, Any] = Field(default_factory=dict)
     weights: LossWeightsConfig = LossWeightsConfig()
 
 

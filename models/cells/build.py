@@ -25,7 +25,7 @@ def build_cell(dim: int, config: StageConfig) -> Cell:
         UserError: a user's own cell cannot be imported, or does not keep the contract of `Cell`.
     """
     if is_own(config.cell):
-        cell = build_own(config.cell, KEY, config.cell_options, dim)
+        cell = build_own(config.cell, KEY, config.cell_options, dim, is_module=True)
         _check_contract(cell, dim, config.cell)
         return cell
     return CELLS[config.cell](dim, getattr(config, config.cell))

@@ -285,3 +285,13 @@ def test_a_mistyped_cell_is_answered_with_the_nearest_and_an_import_path_needs_a
     assert config.model.backbone.stage.cell == "my.parts:Cell"
     options = [*TRAIN, "model.backbone.stage.cell_options={leak: 0.5}"]
     assert "section model.backbone.stage.lstm" in problems(options)["model.backbone.stage.cell_options"]
+
+
+def test_a_loss_by_import_path_has_options_and_the_projects_has_weights() -> None:
+    assert load_train_config([*TRAIN, "model.loss.name=my:Loss", "+model.loss.options.a=1"]).model.loss.options == {
+        "a": 1
+    }
+    assert "did you mean yolox?" in problems([*TRAIN, "model.loss.name=yolo"])["model.loss.name"]
+    assert "model.loss.weights" in problems([*TRAIN, "+model.loss.options.a=1"])["model.loss.options"]
+    said = problems([*TRAIN, "model.loss.name=my:Loss", "model.loss.weights.iou=3"])
+    assert "my:Loss has model.loss.options" in said["model.loss.weights"]

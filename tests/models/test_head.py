@@ -42,7 +42,7 @@ def test_boxes_are_offsets_from_the_cell_and_logarithms_of_size_in_strides():
 
 def small_head():
     config = model_config()
-    head = YoloxHead(config.head, 3, (8, 16, 32), (8, 16, 32), build_loss(config.loss), config.postprocess)
+    head = YoloxHead(config.head, 3, (8, 16, 32), (8, 16, 32), build_loss(config.loss, 3), config.postprocess)
     return head.eval()
 
 

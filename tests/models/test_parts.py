@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from config.errors import UserError
+from config.schema import LossConfig
 from models.cells.build import build_cell
+from models.loss import build_loss
 from models.parts import build_own, import_part
 from tests.network import model_config
 
@@ -142,3 +144,36 @@ def test_a_cell_that_does_not_do_what_a_cell_does(
     assert "does not do what a cell does" in told
     assert said.replace("FILE", str(tmp_path / f"{name}.py")) in told
     assert "x [L, B, h, w, 8]" in told
+
+
+@pytest.mark.parametrize(
+    ("names", "body", "said"),
+    [
+        ("('loss',)", "return o.class_logits.sum()", "it gives tensor("),
+        ("('loss', 'b')", "return {'loss': o.class_logits.sum()}", "it gives ['loss'], but names ('loss', 'b')"),
+        ("['loss']", "return {}", "its names are ['loss'], not a tuple with 'loss' in it"),
+        ("('loss',)", "return {'loss': o.class_logits.sum((0, 1))}", "loss is no tensor of one number"),
+        ("('loss',)", "return {'loss': torch.zeros(())}", "loss has no gradient for 2 boxes"),
+        ("('loss',)", "return {'loss': o.class_logits.sum() / len(boxes)}", "for 0 boxes in two images"),
+        ("('loss',)", "return {'loss': (o.class_logits * 0).sum().sqrt()}", "its gradient is not finite for 2 boxes"),
+        ("('loss',)", "return {'loss': boxes[0, 0] * o.class_logits.sum()}", "IndexError"),
+    ],
+)
+def test_a_loss_that_does_not_do_what_a_loss_does(
+    names: str, body: str, said: str, module: Callable[[str], str]
+) -> None:
+    call = f"    def __call__(self, o, boxes, image): {body}\n"
+    name = module(f"{HEAD}class Loss:\n    names = {names}\n    {INIT}*_): pass\n{call}")
+    with pytest.raises(UserError) as caught:
+        build_loss(LossConfig(name=f"{name}:Loss"), 3)
+    assert str(caught.value).startswith(f"model.loss.name={name}:Loss: does not do what a loss does: ")
+    assert said in str(caught.value)
+
+
+def test_a_loss_of_ones_own_knows_the_classes(module: Callable[[str], str]) -> None:
+    body = "return {'loss': (o.class_logits * torch.ones(self.n)).sum()}"
+    call = f"    def __call__(self, o, boxes, image): {body}\n"
+    init = f"    {INIT}n, options): self.n, self.options = n, options\n"
+    name = module(f"{HEAD}class Loss:\n    names = ('loss',)\n{init}{call}")
+    loss = build_loss(LossConfig(name=f"{name}:Loss", options={"a": 1}), 5)
+    assert (loss.n, loss.options) == (5, {"a": 1})
