@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from config.errors import ConfigError, Problem
-from config.quoting import quote
+from config.quoting import quote, unquote
 
 CONFIG_FOLDER = Path(__file__).resolve().parent
 CHOSEN_BY_DEFAULT = ("dataset", "model")  # the groups that train.yaml and val.yaml name in their defaults
@@ -154,8 +154,9 @@ def _package_folder(text: str) -> str:
 def _listed(text: str) -> list[str]:
     try:
         value = OverridesParser.create().parse_override(f"x={text}").value()
-    except HydraException:
-        value = None
+    except HydraException:  # its grammar has no ~ and no letters but English ones
+        inside = text.strip()
+        value = [unquote(folder) for folder in inside[1:-1].split(",")] if inside[:1] + inside[-1:] == "[]" else None
     if not isinstance(value, list) or not all(isinstance(folder, str) and folder for folder in value):
         message = f"is {text}; allowed: a list of folders, hydra.searchpath=[FOLDER,FOLDER]; {OPTION} FOLDER adds one"
         raise ConfigError([Problem("hydra.searchpath", message)])

@@ -79,8 +79,19 @@ def test_several_folders(own: Path, tmp_path: Path) -> None:
 def test_recorded_folders_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
-    typed = ["dataset=a", "-cd", "here", "--config-dir=~/there", "hydra.searchpath=[file://x,/y]", "--info"]
-    absolute = [f"--config-dir={folder}" for folder in (tmp_path / "here", "/home/me/there", tmp_path / "x", "/y")]
+    typed = [
+        "dataset=a",
+        "-cd",
+        "here",
+        "--config-dir=~/there",
+        "hydra.searchpath=[file://x,/y]",
+        "+hydra.searchpath=[~/ü, '/a b']",
+        "--info",
+    ]
+    absolute = [
+        f"--config-dir={folder}"
+        for folder in (tmp_path / "here", "/home/me/there", tmp_path / "x", "/y", "/home/me/ü", "/a b")
+    ]
     assert with_absolute_folders(typed) == [*absolute, "dataset=a", "--info"]
     assert with_absolute_folders(with_absolute_folders(typed)) == with_absolute_folders(typed)
 
