@@ -37,7 +37,7 @@ class Hdf5Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-        if kind is None:
+        if error is None or not isinstance(error, OSError):  # whatever it is, it may come of what was not written
             self.check()
 
     def close(self) -> None:

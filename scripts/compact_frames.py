@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workers, overrides = split_workers([*options.config_dirs, *options.overrides])
         dataset = load_dataset_config(overrides)
         frames_paths = find_frames(options.dataset_path, dataset)
-        outcomes = run_parallel(compact, frames_paths, workers, Console())
+        outcomes = run_parallel(compact, frames_paths, workers, Console(), what="frames files")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,12 +61,15 @@ def find_frames(root: Path, dataset: DatasetConfig) -> list[Path]:
 
 
 def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None) -> bool:
-    """Write the compact store of one frames file; False where one of the same length is there already."""
+    """Write the compact store of one frames file; False where one of the same length is there already.
+
+    Raises UserError where either file fails; then nothing is left of the new one.
+    """
     source, target = Hdf5Frames(frames_path), compact_path(frames_path)
+    partial = target.with_name(f".{target.name}.partial")
     try:
         if _length(target) == len(source):
             return False
-        partial = target.with_name(f".{target.name}.partial")
         frame = np.empty((1, *source.frame_chw), np.uint8)
         with FrameStoreWriter(partial, source.frame_chw) as writer:
             for index in range(len(source)):
@@ -75,8 +78,11 @@ def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None) -> b
                 on_frame()
         partial.replace(target)
         return True
+    except OSError as error:  # those of reading are UserErrors by now
+        raise UserError(f"{target} cannot be written: {error}. The same command goes on from here") from error
     finally:
         source.close()
+        partial.unlink(missing_ok=True)
 
 
 def _length(path: Path) -> int | None:
