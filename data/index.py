@@ -22,7 +22,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from data.layout import PREPROCESS_AGAIN, SequenceLayout, may_be_sequence
+from data.layout import PREPROCESS_AGAIN, RESTORE_LINK, SequenceLayout, is_dangling, may_be_sequence
 from data.sequence import read_labels, read_npy
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
@@ -180,6 +180,8 @@ def _fingerprint(path: Path, dataset: DatasetConfig) -> list[int]:
         stats = [file.stat() for file in files]
         return [value for stat in stats for value in (stat.st_size, stat.st_mtime_ns)]
     except OSError as error:
+        if is_dangling(path):
+            raise UserError(f"{path} is a link to what is not there. {RESTORE_LINK}") from error
         raise UserError(f"{error.filename} is missing. {PREPROCESS_AGAIN}, or check dataset.ev_repr_name") from error
 
 

@@ -19,9 +19,13 @@ from config.schema import DatasetConfig
 
 SPLITS = ("train", "val", "test")
 FRAMES_KEY = "data"  # of the frames file
+SETTINGS_KEY, RULE_KEY = "settings", "label_rule"  # attributes of a frames file that RVT's own script did not make
 BOXES_KEY, FIRST_BOX_KEY = "labels", "objframe_idx_2_label_idx"  # of labels.npz
+LABELS = "labels_v2"
 REPRESENTATIONS = "event_representations_v2"
-PREPROCESS_AGAIN = "Run scripts/preprocess.py for this recording again"
+PREPROCESS_AGAIN = "Delete the sequence's folder and run scripts/preprocess.py again"
+DELETE_AND_PREPROCESS = "Delete {} and run scripts/preprocess.py again"
+RESTORE_LINK = "Restore its target, or delete the link"
 CHECK_LABELS = "Check its labels_v2 folders"
 
 
@@ -39,11 +43,11 @@ class SequenceLayout:
 
     @property
     def boxes(self) -> Path:
-        return self.folder / "labels_v2" / "labels.npz"
+        return self.folder / LABELS / "labels.npz"
 
     @property
     def label_times(self) -> Path:
-        return self.folder / "labels_v2" / "timestamps_us.npy"
+        return self.folder / LABELS / "timestamps_us.npy"
 
     @property
     def representation(self) -> Path:
@@ -81,5 +85,24 @@ def is_sequence_folder(path: Path) -> bool:
 
 
 def may_be_sequence(entry: Path) -> bool:
-    """Whether an entry of a split's folder counts as a sequence, sound or not."""
-    return entry.is_dir() and not entry.name.startswith(".")
+    """Whether an entry of a split's folder counts as a sequence, sound or not.
+
+    A link without its target and a folder that may not be read do; a folder without labels and frames, such as file
+    systems and cloud drives leave behind (`lost+found`, `@eaDir`), does not.
+    """
+    if entry.name.startswith("."):
+        return False
+    try:
+        return is_dangling(entry) or (entry / LABELS).is_dir() or is_sequence_folder(entry)
+    except PermissionError:
+        return entry.name != "lost+found"
+
+
+def is_dangling(entry: Path) -> bool:
+    """Whether an entry is a link without its target."""
+    return entry.is_symlink() and not entry.exists()
+
+
+def sequence_folders(split: Path) -> list[Path]:
+    """The sequences of a split's folder by name; none where it does not exist."""
+    return sorted(entry for entry in split.iterdir() if may_be_sequence(entry)) if split.is_dir() else []

@@ -20,8 +20,15 @@ from data.layout import CHECK_LABELS, SPLITS, may_be_sequence
 _BLOSC_FILTER = 32001
 _SAMPLES_PER_SEQUENCE = 3
 _SAMPLED_SEQUENCES = 200  # of a split; frames of the others are not read
+SAMPLED = (
+    f"a sample was read ({_SAMPLES_PER_SEQUENCE} and some labelled ones a sequence, of at most {_SAMPLED_SEQUENCES} "
+    "sequences a split)"
+)
 _QUICK_SEQUENCES = 8  # what a start of training looks at, spread over the split
 _THREADS = 8
+_NO_SEQUENCE = "a folder without labels_v2 and event_representations_v2: no sequence"
+_OLDER_LABELS = "{} sequences are of an older version, whose labelled frames are RVT's on an even label clock only"
+_OLDER_REMEDY = "scripts/preprocess.py with the same IN and OUT tells which differ, and what to delete"
 _FAULTS_SHOWN = 10
 
 
@@ -36,7 +43,7 @@ class SplitSummary:
     boxes: Int64[ndarray, "classes 3"]  # by class and size: small, medium, large
     label_interval_ms: float  # median
     longest_label_gap_ms: float
-    events_per_frame: float  # mean of the sampled frames
+    counts_per_frame: float  # mean of the sampled frames' sums: counts are cut off, and pixels are as loaded
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,13 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
     summaries = []
     for split in splits:
         folder = dataset.path / split
-        names = sorted(entry.name for entry in folder.iterdir() if may_be_sequence(entry)) if folder.is_dir() else []
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        names = [entry.name for entry in entries if may_be_sequence(entry)]
+        faults += [
+            Fault(entry, _NO_SEQUENCE, "Training leaves it out", blocks_training=False)
+            for entry in entries
+            if entry.is_dir() and entry.name not in names and not entry.name.startswith(".")
+        ]
         if not names:
             remedy = "Check dataset.path, or make it with scripts/preprocess.py"
             what = "no sequences" if folder.is_dir() else "not found"
@@ -69,6 +82,8 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
             continue
         facts = _check_split([folder / name for name in names], dataset, thorough)
         faults += [fault for sequence in facts for fault in sequence.faults]
+        if older := sum(sequence.has_older_labels for sequence in facts):
+            faults.append(Fault(folder, _OLDER_LABELS.format(older), _OLDER_REMEDY, blocks_training=False))
         summaries.append(_summary(split, facts, dataset))
         if summaries[-1].num_labelled_frames == 0:
             faults.append(Fault(folder, "no labelled frame", CHECK_LABELS))
@@ -120,7 +135,7 @@ def _spread(count: int, limit: int) -> list[int]:
 
 def _summary(split: str, facts: list[SequenceFacts], dataset: DatasetConfig) -> SplitSummary:
     intervals = np.concatenate([np.diff(sequence.label_t_us) for sequence in facts]) / 1000
-    events = [count for sequence in facts for count in sequence.events_per_frame]
+    counts = [count for sequence in facts for count in sequence.counts_per_frame]
     no_boxes = np.zeros((dataset.num_classes, 3), dtype=np.int64)
     return SplitSummary(
         split=split,
@@ -130,5 +145,5 @@ def _summary(split: str, facts: list[SequenceFacts], dataset: DatasetConfig) -> 
         boxes=sum((sequence.boxes for sequence in facts if sequence.boxes is not None), no_boxes),
         label_interval_ms=float(np.median(intervals)) if len(intervals) else float("nan"),
         longest_label_gap_ms=float(intervals.max()) if len(intervals) else float("nan"),
-        events_per_frame=float(np.mean(events)) if events else float("nan"),
+        counts_per_frame=float(np.mean(counts)) if counts else float("nan"),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
+import h5py
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
@@ -14,8 +15,23 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.boxes import LARGE_FROM_PX2, SMALL_BELOW_PX2
-from data.layout import BOXES_KEY, FIRST_BOX_KEY, PREPROCESS_AGAIN, SequenceLayout
+from data.layout import (
+    BOXES_KEY,
+    FIRST_BOX_KEY,
+    PREPROCESS_AGAIN,
+    RESTORE_LINK,
+    RULE_KEY,
+    SETTINGS_KEY,
+    SequenceLayout,
+    is_dangling,
+)
 from data.sequence import Hdf5Frames, Sequence, loaded_boxes, read_npy
+
+EMPTY_REMEDY = (
+    "Events and labels are of different clocks: delete the sequence's folder and run scripts/preprocess.py again, "
+    "which compares them and names the setting"
+)
+_LABELLED_SAMPLES, _LABELLED_ASKED = 8, 400
 
 
 @dataclass(frozen=True)
@@ -43,12 +59,16 @@ class SequenceFacts:
     num_frames: int = 0
     label_t_us: Int64[ndarray, " k"] = field(default_factory=lambda: np.zeros(0, np.int64))
     boxes: Int64[ndarray, "classes 3"] | None = None  # by class and size
-    events_per_frame: list[int] = field(default_factory=list)  # of the sampled frames
+    counts_per_frame: list[int] = field(default_factory=list)  # of the sampled frames
+    has_older_labels: bool = False  # chosen by the rule that measured from the first labelled frame
 
 
 def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> SequenceFacts:
-    """Read all labels and `num_samples` frames, spread over the sequence."""
+    """Read all labels and `num_samples` frames, spread over the sequence, and some labelled ones if it is not 0."""
     facts = SequenceFacts(faults=[])
+    if is_dangling(path):
+        facts.faults.append(Fault(path, f"a link to {path.readlink()}, which is not there", RESTORE_LINK))
+        return facts
     layout = SequenceLayout.of(path, dataset)
     if not layout.representation.is_dir():
         facts.faults.append(_wrong_layout(layout.representation))
@@ -71,6 +91,10 @@ def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> S
         return facts
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         facts.faults.append(Fault(layout.boxes, f"missing or damaged ({error})", PREPROCESS_AGAIN))
+        return facts
+    except Exception as error:  # an odd file is a fault of the data, whatever numpy says to it
+        what = f"its labels or times are of no form that is known ({type(error).__name__}: {error})"
+        facts.faults.append(Fault(path, what, PREPROCESS_AGAIN))
         return facts
     _check_frames(layout, dataset, facts, num_samples)
     return facts
@@ -149,7 +173,11 @@ def _count_boxes(raw: ndarray, dataset: DatasetConfig) -> Int64[ndarray, "classe
     return np.bincount(cell, minlength=3 * dataset.num_classes).reshape(dataset.num_classes, 3)
 
 
-def _fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
+def fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
+    """What a reader says, at the file that it names, else at `path`."""
+    named, _, rest = str(error).partition(": ")
+    if named.startswith(f"{path.parent}/") and rest:
+        path = Path(named)
     what, _, remedy = str(error).removeprefix(f"{path}: ").partition(". ")
     return Fault(path, what, remedy, skippable=skippable)
 
@@ -168,18 +196,44 @@ def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: Sequenc
             what = f"frames are {sequence.frame_chw}, but the config says {expected} (channels, height, width)"
             remedy = "Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
             facts.faults.append(Fault(frames_path, what, remedy))
-        else:
-            for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():
-                try:
-                    facts.events_per_frame.append(int(sequence.frames(index, index + 1).sum()))
-                except UserError as error:
-                    facts.faults.append(_fault_of(error, frames_path, skippable=True))
-            if frames_path.is_file() and not Hdf5Frames(frames_path).has_checksums:
+            return
+        for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():
+            try:
+                facts.counts_per_frame.append(int(sequence.frames(index, index + 1).sum()))
+            except UserError as error:
+                facts.faults.append(fault_of(error, frames_path, skippable=True))
+        if num_samples and not facts.faults:
+            facts.faults += _check_labelled_frames(layout, sequence)
+        if frames_path.is_file():
+            facts.has_older_labels = _has_older_labels(frames_path)
+            if not Hdf5Frames(frames_path).has_checksums:
                 what = "no checksums (fletcher32): damage would be read as wrong frames"
-                facts.faults.append(
-                    Fault(frames_path, what, "scripts/compact_frames.py adds files with", blocks_training=False)
-                )
+                remedy = "scripts/compact_frames.py adds files with"
+                facts.faults.append(Fault(frames_path, what, remedy, blocks_training=False))
     except UserError as error:
-        facts.faults.append(_fault_of(error, frames_path))
+        facts.faults.append(fault_of(error, frames_path))
     finally:
         sequence.close()
+
+
+def _check_labelled_frames(layout: SequenceLayout, sequence: Sequence) -> Iterator[Fault]:
+    """Labels of another clock, or in another unit, lie on frames without events: a few tell, then more are asked."""
+    labelled = read_npy(layout.label_frames)
+    for limit in (_LABELLED_SAMPLES, _LABELLED_ASKED):
+        sample = labelled[np.unique(np.linspace(0, len(labelled) - 1, min(limit, len(labelled))).astype(int))]
+        empty = 0
+        for index in sample.tolist():
+            try:
+                empty += not sequence.frames(index, index + 1).any()
+            except UserError as error:
+                yield fault_of(error, layout.frames, skippable=True)
+                return
+        if empty <= len(sample) / 2:
+            return
+    yield Fault(layout.frames, f"{empty} of {len(sample)} labelled frames hold no event", EMPTY_REMEDY)
+
+
+def _has_older_labels(frames_path: Path) -> bool:
+    """Whether this project made the file, before it measured each interval from the labelled frame before."""
+    with h5py.File(frames_path, "r", locking=False) as file:
+        return SETTINGS_KEY in file.attrs and RULE_KEY not in file.attrs

@@ -20,9 +20,10 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.checks.sequence import check_sequence
 from data.frame_store import FrameStoreWriter
 from data.hdf5_file import Hdf5Writer
-from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, SequenceLayout
+from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, RULE_KEY, SETTINGS_KEY, SequenceLayout
 from data.recordings.boxes import clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
@@ -35,7 +36,6 @@ from data.recordings.representation import add_stacked_histogram
 _YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
 PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
 _AFTER_LAST = "after the last labelled frame"
-SETTINGS_KEY, RULE_KEY = "settings", "label_rule"  # of the frames file, unless RVT's own script made it
 LABEL_RULE = "from the labelled frame before"  # older sets have none: there all were measured from the first one
 _TOO_EARLY = "before {} ms (dataset.preprocessing.first_label_ms)"
 _BEFORE_FIRST = "before the first labelled frame"
@@ -170,6 +170,9 @@ def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: Dat
         raise UserError(f"{target.frames} was made with other settings than this command's. {remedy}")
     if is_older and not _has_todays_labels(target, files, dataset):
         raise UserError(f"{target.folder} has labelled frames by an older rule, not RVT's. {remedy}")
+    for fault in check_sequence(target.folder, dataset, num_samples=0).faults:
+        if fault.blocks_training:
+            raise UserError(f"{fault.path}: {fault.what}. Delete {target.folder} and run this again")
     report = json.loads(attributes.get("report", "{}"))
     return Report(**{**report, "split": files.split, "name": files.name, "was_present": True})
 

@@ -6,13 +6,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from config.errors import UserError
 from config.schema import DatasetConfig, TrainConfig
 from data.checks.dataset import check_dataset, require_usable
+from data.checks.frames import FramesFound, check_all_frames
+from data.index import load_index
+from data.layout import compact_path
 from scripts.check_dataset import main
+from scripts.compact_frames import compact
 from scripts.soak import damage_frame
 from tests.conftest import (
     CHANNELS,
@@ -59,7 +64,7 @@ def test_a_sound_set_has_no_faults_and_its_totals(dataset: DatasetConfig) -> Non
     assert (train.label_interval_ms, train.longest_label_gap_ms) == (100, 100)
     assert train.boxes[:, 0].sum() == train.boxes.sum() == 15  # all smaller than 32 x 32
     assert train.boxes[3].tolist() == [2, 0, 0]
-    assert train.events_per_frame == pytest.approx(
+    assert train.counts_per_frame == pytest.approx(
         CHANNELS * 8 * 12 * (1 + 4 + 7 + 1 + 6 + 12 + 1 + 3 + 5 + 1 + 5 + 9) / 12
     )
 
@@ -155,7 +160,7 @@ def test_training_refuses_a_spoiled_set_and_takes_a_sound_one(dataset: DatasetCo
 
 def test_damaged_frames_are_warned_of_where_training_may_skip_some(dataset: DatasetConfig) -> None:
     damage_frame(dataset.path / "val" / "sequence_0" / REPRESENTATION / FRAMES_FILE, 0)
-    with pytest.warns(UserWarning, match="frame 0 is damaged.*Run scripts/preprocess.py.*left out"):
+    with pytest.warns(UserWarning, match="frame 0 is damaged.*Delete.*run scripts/preprocess.py.*left out"):
         require_usable(dataset, max_damaged_chunks=1)
     damage_frame(dataset.path / "train" / "sequence_0" / REPRESENTATION / FRAMES_FILE, 0)
     with pytest.raises(UserError, match="2 faults"):
@@ -177,3 +182,75 @@ def test_script_prints_tables_and_exits_with_1_for_a_fault(
     assert "val/sequence_0" in output
     assert main(["dataset=gen4", "dataset.path=/nowhere"]) == 2
     assert "/nowhere not found" in capsys.readouterr().err
+
+
+def test_links_without_target_are_faults_and_folders_of_others_are_notes(dataset: DatasetConfig) -> None:
+    (dataset.path / "train" / "sequence_9").symlink_to("/nowhere")
+    for name in ("@eaDir", "lost+found"):
+        (dataset.path / "train" / name / "deeper").mkdir(parents=True)
+    report = check_dataset(dataset, thorough=True)
+    (fault,) = report.blocking
+    what = "a link to /nowhere, which is not there. Restore its target, or delete the link"
+    assert str(fault) == f"{dataset.path}/train/sequence_9: {what}"
+    notes = [fault.path.name for fault in report.faults if not fault.blocks_training]
+    assert notes == ["@eaDir", "lost+found"]
+    with pytest.raises(UserError, match="sequence_9 is a link to what is not there"):
+        load_index(dataset, "train")
+    (dataset.path / "train" / "sequence_9").unlink()
+    assert "@eaDir" not in load_index(dataset, "train").names
+
+
+def empty_frames(sequence: Path, of: slice) -> None:
+    """Without an event."""
+    frames = np.ones((12, CHANNELS, *FRAME_HW), np.uint8)
+    frames[of] = 0
+    write_frames(sequence / REPRESENTATION / FRAMES_FILE, frames)
+
+
+def test_labelled_frames_without_events_are_a_fault_if_they_are_most(dataset: DatasetConfig) -> None:
+    sequence = dataset.path / "train" / "sequence_1"
+    labelled = np.load(sequence / REPRESENTATION / "objframe_idx_2_repr_idx.npy")
+    half = len(labelled) // 2
+    empty_frames(sequence, slice(labelled[0], labelled[half]))
+    assert check_dataset(dataset, thorough=False).blocking == []
+    empty_frames(sequence, slice(labelled[0], labelled[half + 1]))
+    for thorough in (True, False):
+        (fault,) = check_dataset(dataset, thorough=thorough).blocking
+        assert f"{half + 1} of {len(labelled)} labelled frames hold no event. Events and labels are of" in str(fault)
+    with pytest.raises(UserError, match="labelled frames hold no event"):
+        require_usable(dataset)
+    (fault,) = check_all_frames(dataset, sequence).faults
+    assert f"{half + 1} of {len(labelled)} labelled frames hold no event" in str(fault)
+
+
+def test_every_frame_is_read_from_both_files_and_compared(
+    dataset: DatasetConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["dataset=gen4", f"dataset.path={dataset.path}", "dataset.resolution_hw=[16,24]"]
+    folder = dataset.path / "train" / "sequence_1"
+    frames = folder / REPRESENTATION / FRAMES_FILE
+    damage_frame(frames, 4)  # which no sample looks at
+    assert main(arguments) == 0
+    assert "full=true reads every one" in capsys.readouterr().out
+    assert main([*arguments, "full=true", "workers=2"]) == 1
+    output = capsys.readouterr().out
+    assert "frames 4 of 12 damaged. Delete" in output
+    assert "every one of" in output
+    empty_frames(folder, slice(3, 4))
+    compact(frames)
+    empty_frames(folder, slice(5, 6))
+    (fault,) = check_all_frames(dataset, folder).faults
+    assert fault.what == f"frames 3, 5 of 12 differ from {FRAMES_FILE}"
+    compact_path(frames).unlink()  # as the remedy says
+    compact(frames)
+    assert check_all_frames(dataset, folder) == FramesFound([], 12)
+    assert main([*arguments, "full=perhaps"]) == 2
+
+
+def test_sets_of_the_older_rule_are_noted(dataset: DatasetConfig) -> None:
+    with h5py.File(dataset.path / "val" / "sequence_0" / REPRESENTATION / FRAMES_FILE, "r+") as file:
+        file.attrs["settings"] = "{}"
+    report = check_dataset(dataset, thorough=True)
+    (note,) = report.faults
+    assert "val: 1 sequences are of an older version" in str(note)
+    assert not note.blocks_training

@@ -1,7 +1,9 @@
 """From a recording and its boxes to a sequence folder: RVT's numbers, files and leftovers of runs before."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -164,3 +166,45 @@ def test_remains_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     assert preprocess_recording(tmp_path / "out", small_dataset(), files).num_frames == 18
     assert not remains.exists()
     assert len(np.load(tmp_path / "out" / "train" / "a" / "labels_v2" / "labels.npz")["labels"]) == 9
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda sequence: (sequence / "labels_v2" / "labels.npz").unlink(),
+        lambda sequence: (sequence / "labels_v2" / "labels.npz").write_bytes(b"PK"),
+        lambda sequence: (sequence / REPRESENTATION / "timestamps_us.npy").unlink(),
+        lambda sequence: np.save(sequence / REPRESENTATION / "objframe_idx_2_repr_idx.npy", np.array([5, 99])),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_not_finished(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    """And what the message says mends it."""
+    files, sequence = write_recording(tmp_path / "raw"), tmp_path / "train" / "a"
+    preprocess_recording(tmp_path, small_dataset(), files)
+    damage(sequence)
+    with pytest.raises(UserError, match=f"Delete {sequence} and run this again"):
+        preprocess_recording(tmp_path, small_dataset(), files)
+    shutil.rmtree(sequence)
+    assert not preprocess_recording(tmp_path, small_dataset(), files).was_present
+    assert preprocess_recording(tmp_path, small_dataset(), files).was_present
+
+
+def forget_the_rule(sequence: Path) -> None:
+    """As a version did that measured intervals from the first labelled frame."""
+    with h5py.File(sequence / REPRESENTATION / FULL, "r+") as file:
+        settings = json.loads(file.attrs["settings"])
+        del settings["preprocessing"]["label_interval_follows_rate"]
+        file.attrs["settings"] = json.dumps(settings, sort_keys=True)
+        del file.attrs["label_rule"]
+
+
+def test_a_set_of_the_older_rule_is_finished_only_if_its_labelled_frames_are_todays(tmp_path: Path) -> None:
+    files, sequence = write_recording(tmp_path / "raw"), tmp_path / "train" / "a"
+    preprocess_recording(tmp_path, small_dataset(), files)
+    forget_the_rule(sequence)
+    assert preprocess_recording(tmp_path, small_dataset(), files).was_present
+    boxes = np.load(files.boxes)
+    boxes["t"][-1] += 50_000  # today no labelled frame, before one
+    np.save(files.boxes, boxes)
+    with pytest.raises(UserError, match=f"labelled frames by an older rule, not RVT's.* delete {sequence}"):
+        preprocess_recording(tmp_path, small_dataset(), files)
