@@ -63,7 +63,7 @@ class DetectionPictures(Callback):
         frame = batch.frames.flatten(0, 1)[index].cpu().numpy()
         boxes = batch.boxes[batch.box_image == position].cpu().numpy()
         truth = PictureBoxes.from_centres(boxes)
-        caption = f"{sequence} · {t_ms / 1000:.2f} s · {int(frame.sum(dtype=np.int64)):,} events"
+        caption = f"{sequence} · {t_ms / 1000:.2f} s · {int(frame.sum(dtype=np.int64)):,} counts"
         return f"{sequence}_{t_ms:07d}ms", draw_frame(frame, self._classes, predictions, truth, caption)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

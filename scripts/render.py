@@ -2,7 +2,7 @@
 
     python scripts/render.py SOURCE OUT.mp4|OUT.gif [predictions=FOLDER | checkpoint=FILE] [dataset=NAME ...] [OPTIONS]
 
-SOURCE is a preprocessed sequence's folder or a recording (.h5, .dat, .raw, .aedat4). Boxes come from the validation
+SOURCE is a preprocessed sequence's folder or a recording (docs/formats.md). Boxes come from the validation
 folder `predictions`, or from the network of `checkpoint`, which runs along; labels, if there are any, are dashed lines.
 The data set is the one of the predictions or the checkpoint; dataset=NAME, with any of its keys, names another
 (--config-dir FOLDER: one of your own). Most recordings need none of it.
@@ -12,7 +12,9 @@ Options: threshold=0.25 (least score), start_s=0, seconds=... (how much of it), 
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +153,7 @@ def load_detector(config: Config, checkpoint: Path) -> Detector:
 
 def draw(
     arguments: Arguments,
-    frames: Iterable[tuple[int, film.Frame]],
+    frames: Iterable[film.TimedFrame],
     predictions: film.BoxesAt | None,
     truth: film.BoxesAt | None,
     classes: Sequence[str],
@@ -160,7 +162,7 @@ def draw(
     name = film.name_of(arguments.source)
     width_px = GIF_WIDTH_PX if arguments.out.suffix.lower() == ".gif" else FILM_WIDTH_PX
     first_us = None
-    for t_us, frame in frames:
+    for t_us, frame, told in frames:
         first_us = t_us if first_us is None else first_us
         seconds = (t_us - first_us) / 1e6
         if seconds >= arguments.start_s + arguments.seconds:
@@ -168,7 +170,7 @@ def draw(
         found = predictions(t_us, frame) if predictions is not None else None
         if seconds >= arguments.start_s:
             known = truth(t_us, frame) if truth is not None else None
-            caption = f"{name} · {t_us / 1e6:.2f} s · {int(frame.sum(dtype=np.int64)):,} events"
+            caption = f"{name} · {t_us / 1e6:.2f} s · {told}"
             picture = draw_frame(frame, classes, found, known, caption, width_px)
             yield with_legend(picture, classes) if classes else picture
 
@@ -182,19 +184,25 @@ def with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
 
 
 def write_film(out: Path, pictures: Iterable[Image.Image], fps: float) -> int:
-    """Write .mp4 (H.264) or .gif, picture by picture."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """Write .mp4 (H.264) or .gif, picture by picture; it appears complete, or not at all."""
     settings: dict[str, Any] = {"mode": "I", "duration": 1000 / fps, "loop": 0}
     if out.suffix.lower() == ".mp4":
         settings = {"fps": fps, "codec": "libx264", "quality": 8, "macro_block_size": 2}
-    count = 0
-    with imageio.get_writer(out, **settings) as writer:
-        for picture in pictures:
-            writer.append_data(even_size(np.asarray(picture)))
-            count += 1
-    if count == 0:
-        out.unlink(missing_ok=True)
-        raise UserError("nothing to show: the part asked for by start_s and seconds holds no frame")
+    partial, count = out.with_name(f".partial_{out.name}"), 0
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with imageio.get_writer(partial, **settings) as writer:
+            for picture in pictures:
+                writer.append_data(even_size(np.asarray(picture)))
+                count += 1
+        if count == 0:
+            raise UserError("nothing to show: the part asked for by start_s and seconds holds no frame")
+        partial.replace(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return count
 
 
@@ -209,7 +217,15 @@ def main() -> None:
         sys.exit(0 if sys.argv[1:] else 2)
     with errors_without_traceback():
         arguments = parse(sys.argv[1:])
-        print(f"{arguments.out}: {render(arguments)} frames")
+        try:
+            count = render(arguments)
+        except UserError:
+            raise
+        except Exception as error:  # an odd file is no reason for a traceback
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            raise UserError(f"{arguments.source}: {type(error).__name__}: {error} ({where})") from error
+        print(f"{arguments.out}: {count} frames")
 
 
 if __name__ == "__main__":

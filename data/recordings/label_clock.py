@@ -58,6 +58,13 @@ class _Events:
     start_us: int
     has_own_start: bool  # the format, or a running clock, tells the start; else boxes and events count from 0
 
+    @classmethod
+    def of(cls, recording: Recording) -> _Events:
+        assert recording.first_t_us is not None
+        has_own_start = recording.clock_start_us > 0 or recording.counts_from_defined_start
+        start_us = recording.clock_start_us if has_own_start else recording.first_t_us
+        return cls(recording.first_t_us, recording.last_t_us or recording.first_t_us, start_us, has_own_start)
+
     @property
     def slack_us(self) -> int:
         return min(TAIL_US, self.last_us - self.first_us)
@@ -77,9 +84,7 @@ def boxes_of(path: Path, recording: Recording, settings: PreprocessingConfig) ->
         raise UserError(f"{recording.path} holds no events on a sensor of {recording.sensor_hw} pixels")
     if len(boxes) == 0:
         return LabelClock(boxes, 0, ())
-    has_own_start = recording.clock_start_us > 0 or recording.counts_from_defined_start
-    start_us = recording.clock_start_us if has_own_start else recording.first_t_us
-    events = _Events(recording.first_t_us, recording.last_t_us or recording.first_t_us, start_us, has_own_start)
+    events = _Events.of(recording)
     times = np.unique(boxes["t"])
     if contradiction := _contradiction(times, events, said, settings):
         raise UserError(_refusal(contradiction, path, recording, times, events, said, settings))
@@ -96,8 +101,14 @@ def boxes_of(path: Path, recording: Recording, settings: PreprocessingConfig) ->
         notes.append(f"{path.name}: times are {words[clock]}, which starts at {_readable(recording.clock_start_us)}")
     if clock == "recording":
         boxes["t"] -= recording.clock_start_us
-    start_us = events.start_us - recording.clock_start_us if clock == "start" else 0
-    return LabelClock(boxes, start_us, tuple(notes))
+    return LabelClock(boxes, start_of(recording, settings), tuple(notes))
+
+
+def start_of(recording: Recording, settings: PreprocessingConfig) -> int:
+    """What boxes count from, after the start of the recording's own times: 0, unless a setting says the first event."""
+    if settings.label_clock != "start" or recording.first_t_us is None:
+        return 0
+    return _Events.of(recording).start_us - recording.clock_start_us
 
 
 def _clock(times: Int64[ndarray, " n"], events: _Events, label_clock: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig, RepresentationConfig
 from data.layout import SequenceLayout
-from data.recordings.boxes import clean_boxes, read_boxes
+from data.recordings.boxes import clean_boxes
 from data.recordings.event_files import open_event_file
 from data.recordings.formats.common import Reading
+from data.recordings.label_clock import boxes_of, join_stamps, start_of
+from data.recordings.names import boxes_beside, recording_name
 from data.recordings.preprocessing import reading_of
 from data.recordings.recording import Recording
 from data.recordings.representation import add_stacked_histogram
@@ -45,40 +48,54 @@ class TimedBoxes:
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
+class TimedFrame(NamedTuple):
+    """A frame, the end of its window in us, and in words how many events it is of."""
+
+    t_us: int
+    frame: Frame
+    told: str
+
+
 def name_of(source: Path) -> str:
-    """A sequence's name; a recording's without `_td` and what follows."""
-    return source.name if source.is_dir() else source.name.split("_td.")[0].removesuffix(source.suffix)
+    """A sequence's or a recording's name."""
+    return source.name if source.is_dir() else recording_name(source)
 
 
-def sequence_frames(path: Path, dataset: DatasetConfig) -> Iterator[tuple[int, Frame]]:
-    """End of the window in us, and the frame."""
+def sequence_frames(path: Path, dataset: DatasetConfig) -> Iterator[TimedFrame]:
+    """All frames of a sequence folder, which keeps no events, only counts up to `count_cutoff`."""
     sequence = SequenceFolder(path, dataset)
     for index in range(len(sequence)):
-        yield int(sequence.t_us(index, index + 1)[0]), sequence.frames(index, index + 1)[0]
+        frame = sequence.frames(index, index + 1)[0]
+        yield TimedFrame(int(sequence.t_us(index, index + 1)[0]), frame, f"{frame.sum(dtype=np.int64):,} counts")
 
 
-def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[tuple[int, Frame]]:
-    """Windows of a raw recording from its first event to its last; without a data set at the sensor's resolution."""
+def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[TimedFrame]:
+    """Windows of a raw recording from its first event to its last; without a data set at the sensor's resolution.
+
+    Times count from where those of its boxes do.
+    """
     reading = reading_of(dataset) if dataset else Reading()
     sensor_hw = dataset.resolution_hw if dataset else open_event_file(path, reading).sensor_hw
     if sensor_hw is None:
         raise UserError(f"{path} does not tell the sensor's size: add dataset=NAME, which does")
     settings = dataset.representation if dataset else QUICK_LOOK
     frame_hw = dataset.frame_hw if dataset else sensor_hw
-    first = next((piece.t_us[0] for piece in Recording(path, sensor_hw, reading).pieces() if len(piece)), None)
-    if first is None:
-        raise UserError(f"{path} holds no events on the sensor")
-    window_us = settings.window_ms * 1000
-    starts = range(int(first) // window_us * window_us, 2**62, window_us)
     recording = Recording(path, sensor_hw, reading)
-    for start_us, events in zip(starts, recording.windows((t, t + window_us) for t in starts), strict=False):
-        if len(events) == 0 and recording.end_us < start_us:
+    if recording.first_t_us is None:
+        raise UserError(f"{path} holds no events on the sensor")
+    origin_us = start_of(recording, dataset.preprocessing) if dataset else 0
+    window_us = settings.window_ms * 1000
+    first_us = recording.first_t_us - recording.clock_start_us - origin_us
+    starts = range(first_us // window_us * window_us, 2**62, window_us)
+    bounds = ((t + origin_us, t + origin_us + window_us) for t in starts)
+    for start_us, events in zip(starts, recording.windows(bounds), strict=False):
+        if len(events) == 0 and recording.end_us < start_us + origin_us:
             return  # windows may go on a little after the last event
         frame = np.zeros((2 * settings.bins, *frame_hw), np.uint8)
         stride = sensor_hw[0] // frame_hw[0]
         columns = (events.x, events.y, events.polarity, events.t_us)
         add_stacked_histogram(*columns, settings.count_cutoff, stride, frame)
-        yield start_us + window_us, frame
+        yield TimedFrame(start_us + window_us, frame, f"{len(events):,} events")
 
 
 # --- ground truth ----------------------------------------------------------------------------------------------------
@@ -99,13 +116,19 @@ def sequence_truth(path: Path, dataset: DatasetConfig) -> BoxesAt | None:
 
 
 def recording_truth(path: Path, dataset: DatasetConfig | None) -> BoxesAt | None:
-    """Boxes of `<name>_bbox.npy` beside the recording; None without that file, or a data set to read it by."""
-    boxes_path = path.with_name(f"{name_of(path)}_bbox.npy")
+    """Boxes of `<name>_bbox.npy` beside the recording; None without that file, or a data set to read it by.
+
+    They are on the clock that scripts/preprocess.py puts them on, or refused as it refuses them.
+    """
+    boxes_path = boxes_beside(path)
     if dataset is None or not boxes_path.is_file():
         return None
     settings = dataset.preprocessing
+    recording = Recording(path, dataset.resolution_hw, reading_of(dataset))
+    read = boxes_of(boxes_path, recording, settings).boxes
+    join_stamps(read, settings.label_jitter_ms * 1000)
     class_ids = {raw: dataset.classes.index(name) for raw, name in settings.class_ids.items()}
-    boxes, _ = clean_boxes(read_boxes(boxes_path), dataset.resolution_hw, settings, class_ids, is_train=False)
+    boxes, _ = clean_boxes(read, dataset.resolution_hw, settings, class_ids, is_train=False)
     scale = dataset.frame_hw[0] / dataset.resolution_hw[0]
     xywh = np.column_stack([boxes[name] for name in "xywh"]).astype(np.float32) * scale
     t_us = np.unique(boxes["t"])

@@ -94,14 +94,17 @@ def ap_by_time(matches: Matches, frames: LabelledFrames) -> Table:
 
 
 def ap_by_event_rate(matches: Matches, frames: LabelledFrames, window_ms: int) -> Table:
-    """AP by events per second in the frame, in groups of about equally many frames."""
+    """AP by counts per second in the frame, in groups of about equally many frames.
+
+    Counts are what the network sees of the events: cut off in each cell, at half resolution a quarter of the pixels.
+    """
     rate = frames.event_count / window_ms * 1000 / 1e6
     starts = np.unique(np.quantile(rate, np.arange(NUM_RATE_GROUPS) / NUM_RATE_GROUPS)) if len(rate) else []
     groups = []
     for low, high in pairwise([*starts, np.inf]):
         chosen = (rate >= low) & (rate < high)
         groups.append((f"{rate[chosen].min():.2f} - {rate[chosen].max():.2f}", chosen))
-    return Table("AP by event rate", ["million events / s", *_AP_HEADER], _ap_rows(matches, groups))
+    return Table("AP by event rate", ["million counts / s, as loaded", *_AP_HEADER], _ap_rows(matches, groups))
 
 
 _AP_HEADER = ("frames", "boxes", "AP", "AP_50")

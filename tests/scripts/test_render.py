@@ -124,6 +124,30 @@ def test_command_line_ends_with_2_and_no_traceback(
     assert "nowhere not found" in capsys.readouterr().err
 
 
+def test_a_film_that_cannot_be_written_is_no_traceback_and_leaves_no_piece(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sequence: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.gif").write_text("the film of before")
+
+    def fail(*_: object) -> None:
+        raise ValueError("an odd value")
+
+    for error, words in (
+        (None, "cannot be written"),
+        (fail, "street: ValueError: an odd value (test_render.py, line "),
+    ):
+        out = tmp_path / ("a.gif" if error else "a.gif/deeper.gif")
+        arguments = ["render.py", str(sequence), str(out), "dataset=gen4", SENSOR]
+        monkeypatch.setattr(sys, "argv", arguments)
+        if error:
+            monkeypatch.setattr("scripts.render.draw_frame", error)
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "a.gif").read_text() == "the film of before"
+    assert list(tmp_path.glob(".*")) == []
+
+
 def test_a_checkpoint_by_itself_imports_no_code(sequence: Path, tmp_path: Path) -> None:
     chosen = ["dataset=gen4", "model=maxvit_yolox/default", "dataset.path=."]
     overrides = [*chosen, "model.backbone.stage.cell=theirs:Cell"]

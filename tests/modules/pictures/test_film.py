@@ -50,6 +50,7 @@ def test_names() -> None:
     assert name_of(Path("raw/street_001_td.h5")) == "street_001"
     assert name_of(Path("raw/street_001_td.dat.h5")) == "street_001"
     assert name_of(Path("raw/night.v2.raw")) == "night.v2"
+    assert name_of(Path("raw/cam0.2024-05-01_td.h5")) == "cam0.2024-05-01"
 
 
 def test_boxes_stay_until_they_are_too_old() -> None:
@@ -61,7 +62,7 @@ def test_boxes_stay_until_they_are_too_old() -> None:
 def test_sequence_gives_all_frames_and_its_labels(dataset: DatasetConfig, tmp_path: Path) -> None:
     path = write_sequence(tmp_path / "street", 4, {1: [(2, 4, 2, 10, 8)], 3: []})
     frames = list(sequence_frames(path, dataset))
-    assert [(t_us, int(frame.max())) for t_us, frame in frames] == [
+    assert [(t_us, int(frame.max())) for t_us, frame, _ in frames] == [
         (100_000, 1), (150_000, 2), (200_000, 3), (250_000, 4),
     ]  # fmt: skip
     truth = sequence_truth(path, dataset)
@@ -80,27 +81,53 @@ def test_sequence_without_labels(dataset: DatasetConfig, tmp_path: Path) -> None
 def test_recording_is_cut_into_windows_from_its_first_event_to_its_last(tmp_path: Path) -> None:
     path = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 120_000), (3, 5, 1, 130_000), (0, 0, 0, 260_000)])
     frames = list(recording_frames(path, None))
-    assert [t_us for t_us, _ in frames] == [150_000, 200_000, 250_000, 300_000]
-    assert [int(frame.sum()) for _, frame in frames] == [2, 0, 0, 1]
-    first = frames[0][1]
+    assert [each.t_us for each in frames] == [150_000, 200_000, 250_000, 300_000]
+    assert [int(each.frame.sum()) for each in frames] == [2, 0, 0, 1]
+    first = frames[0].frame
     assert first.shape == (20, 16, 24)
     assert (first[10, 5, 3], first[19, 5, 3]) == (1, 1)
 
 
 def test_recording_of_a_data_set_has_its_resolution(dataset: DatasetConfig, tmp_path: Path) -> None:
     path = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0), (2, 5, 1, 0)])
-    frames = [frame for _, frame in recording_frames(path, dataset)]
-    assert [frame.shape for frame in frames] == [(20, *FRAME_HW)]
-    assert int(frames[0].sum()) == 1
+    (only,) = recording_frames(path, dataset)
+    assert only.frame.shape == (20, *FRAME_HW)
+    assert (int(only.frame.sum()), only.told) == (1, "2 events")  # the frame sees one of them
 
 
 def test_boxes_beside_a_recording(dataset: DatasetConfig, tmp_path: Path) -> None:
-    path = write_recording(tmp_path / "a_td.h5", [(0, 0, 1, 0)])
+    path = write_recording(tmp_path / "a_td.h5", [(0, 0, 1, 0), (0, 0, 1, 90_000)])
     assert recording_truth(path, dataset) is None
     fields = [("ts", "<i8"), *((name, "<f4") for name in "xywh"), ("class_id", "u1")]
     np.save(tmp_path / "a_bbox.npy", np.array([(50_000, 4, 2, 10, 8, 1)], fields))
     assert recording_truth(path, None) is None
     assert recording_truth(path, dataset)(60_000, FRAME).xywh.tolist() == [[2, 1, 5, 4]]
+
+
+@pytest.mark.parametrize(
+    ("events_from_us", "boxes_from_us", "settings"),
+    [
+        (0, 0, []),
+        (1_600_000_000_000_000, 1_600_000_000_000_000, []),
+        (1_600_000_000_000_000, 0, []),
+        (1_800_000_000, 0, ["dataset.preprocessing.label_clock=start"]),
+        (1_800_000_000, 1_800_000_000, []),
+    ],
+)
+def test_boxes_lie_on_their_events_whatever_the_clock(
+    tmp_path: Path, events_from_us: int, boxes_from_us: int, settings: list[str]
+) -> None:
+    """An event in each window, and in its second half a box as large as the window's number."""
+    sensor = f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"
+    dataset = load_dataset_config(["dataset=gen4", "dataset.downsample_by_factor_2=false", sensor, *settings])
+    rows = [(number + 1, 5, 1, events_from_us + 50_000 * number) for number in range(8)]
+    path = write_recording(tmp_path / "a_td.h5", rows)
+    fields = [("t", "<i8"), *((name, "<f4") for name in "xywh"), ("class_id", "u1")]
+    boxes = [(boxes_from_us + 50_000 * number + 30_000, 0, 0, 6 + number, 6, 1) for number in range(7)]
+    np.save(tmp_path / "a_bbox.npy", np.array(boxes, fields))
+    truth = recording_truth(path, dataset)
+    drawn = [truth(each.t_us, each.frame) for each in recording_frames(path, dataset)]
+    assert [boxes.xywh[0, 2] for boxes in drawn[:7]] == list(range(6, 13))
 
 
 def test_empty_recording_is_reported(tmp_path: Path) -> None:
