@@ -2,7 +2,7 @@
 # make test   the tests
 # make test-all  with those that take minutes: fifty kills, torchrun, WandB's timeouts
 # make soak   ten minutes of training under random signals, kills, dying workers and damaged frames
-# make lint   the linter and the formatter's check
+# make lint   the linter, the formatter's check, the type checker
 
 PYTHON_3_11 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := .venv/bin/python
@@ -37,3 +37,4 @@ soak: install
 lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	.venv/bin/pyrefly check --python-interpreter-path $(PYTHON) --min-severity error --summary=none

@@ -63,7 +63,9 @@ class CheckpointWriter(BoundaryCallback):
             self._signals.save_requested = False
             self.save_last(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._epoch = trainer.current_epoch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,7 +117,7 @@ class CheckpointWriter(BoundaryCallback):
         if not self._save(trainer, path):
             return False
         self._saved_step = trainer.global_step
-        if self.last not in (None, path) and trainer.is_global_zero:
+        if self.last is not None and self.last != path and trainer.is_global_zero:
             self.last.unlink(missing_ok=True)
         self.last = path
         return True
@@ -129,7 +131,8 @@ class CheckpointWriter(BoundaryCallback):
             return
         name = f"epoch={self._epoch:03d}-step={trainer.global_step}-val_AP={value:.2f}.ckpt"
         before = self.best
-        ranked = sorted([*before, {"file": name, "AP": value, "step": trainer.global_step}], key=lambda e: -e["AP"])
+        entry: dict[str, Any] = {"file": name, "AP": value, "step": trainer.global_step}
+        ranked = sorted([*before, entry], key=lambda e: -e["AP"])
         self.best, dropped = ranked[: self._config.keep_best], ranked[self._config.keep_best :]
         if not self._save(trainer, self.folder / name):
             self.best = before

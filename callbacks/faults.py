@@ -29,10 +29,14 @@ class DamageCounter(BoundaryCallback):
         self._log_file = log_file
         self._limit = limit
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, _: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, batch_idx: int
+    ) -> None:
         self._note(trainer, batch)
 
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self._note(trainer, batch)
         self._check()
 
@@ -56,7 +60,9 @@ class DamageCounter(BoundaryCallback):
 class CompleteEvaluation(Callback):
     """Ends an evaluation that cannot read all frames: its figures would not be those of the split."""
 
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if batch.faults:
             raise UserError("\n".join([*batch.faults, "Without these frames the result would not be the split's"]))
 

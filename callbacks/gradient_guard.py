@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from config.errors import SharedError
 from data.batch import SequenceBatch
 from modules.boundary import BoundaryCallback
+from modules.detection import of_ours
 from modules.run.writing import append_line
 
 
@@ -50,7 +51,9 @@ class GradientGuard(BoundaryCallback):
         self._rank = trainer.global_rank
         self._buffers = [buffer for buffer in pl_module.buffers() if buffer.is_floating_point()]
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, _: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, batch_idx: int
+    ) -> None:
         self._kept = torch.cat([buffer.flatten() for buffer in self._buffers])
         self._addresses.append({"step": trainer.global_step, "frames": batch.addresses()})
 
@@ -66,10 +69,10 @@ class GradientGuard(BoundaryCallback):
         pl_module.log("train/grad_norm", norm, batch_size=1)
         skipped = ~torch.isfinite(norm)
         if scaler is None:
-            optimizer.found_inf = skipped.float()
+            setattr(optimizer, "found_inf", skipped.float())  # noqa: B010 (what PyTorch's scaler sets, undeclared)
         fault = skipped if scaler is None else ~self._loss_is_finite
         self._restore_buffers_where(fault)
-        pl_module.train_state.reset_where(fault)
+        of_ours(pl_module).train_state.reset_where(fault)
         self._flags.append(torch.stack((skipped, fault)))
 
     def _restore_buffers_where(self, flag: Tensor) -> None:
@@ -78,7 +81,9 @@ class GradientGuard(BoundaryCallback):
         shaped = [part.view_as(buffer) for part, buffer in zip(chosen, self._buffers, strict=True)]
         torch._foreach_copy_(self._buffers, shaped)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if len(self._flags) >= self._check_every:
             self._read_flags()
 

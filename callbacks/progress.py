@@ -34,7 +34,9 @@ class ProgressLines(Callback):
         if trainer.is_global_zero:
             print(f"training: step {trainer.global_step} of {trainer.max_steps}", flush=True)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         now = time.monotonic()
         is_last = trainer.global_step >= trainer.max_steps
         if not trainer.is_global_zero or (now - self._last_time < self._every_s and not is_last):
@@ -57,7 +59,8 @@ class ProgressLines(Callback):
             print(f"validating at step {trainer.global_step}: {sum(trainer.num_val_batches)} batches", flush=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metrics = {name: trainer.callback_metrics.get(f"val/{name}") for name in ("AP", "AP_50")}
-        if trainer.is_global_zero and None not in metrics.values():
-            print("  ".join(f"val/{name} {float(value):.4f}" for name, value in metrics.items()), flush=True)
+        values = {name: trainer.callback_metrics.get(f"val/{name}") for name in ("AP", "AP_50")}
+        known = [f"val/{name} {float(value):.4f}" for name, value in values.items() if value is not None]
+        if trainer.is_global_zero and known:
+            print("  ".join(known), flush=True)
         self._last_time, self._last_step = time.monotonic(), trainer.global_step

@@ -35,11 +35,11 @@ class RandomState(Callback):
 def _random_state() -> dict[str, Any]:
     """Plain tensors, numbers and lists only: a checkpoint must load without unpickling classes."""
     version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
         "torch": torch.get_rng_state(),
         "python": [version, list(words), gauss],
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
     }
     if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()

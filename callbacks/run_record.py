@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import CheckpointWriter
 from data.loader import LoaderWatch
+from modules.detection import of_ours
 from modules.evaluation.results import results_dict
 from modules.pictures.figures import draw_curves, write_confusion_matrix
 from modules.run.folder import RunFolder
@@ -32,9 +33,9 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._step_started = time.perf_counter()
-        _log(pl_module, "lr", pl_module.learning_rate)
+        _log(pl_module, "lr", of_ours(pl_module).learning_rate)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,9 +53,9 @@ class RunRecord(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch.take_waited_s()
-        if pl_module.result is not None:
-            metrics = pl_module.result.metrics
-            self.history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **metrics})
+        result = of_ours(pl_module).result
+        if result is not None:
+            self.history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **result.metrics})
 
     def duration(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
@@ -81,14 +82,15 @@ class ResultsFile(Callback):
         self._writer = writer
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and pl_module.result is not None:
+        result = of_ours(pl_module).result
+        if trainer.is_global_zero and result is not None:
             folder = self._run.path / "confusion_matrix"
             with warn_if_not_written(folder):
-                write_confusion_matrix(pl_module.result.confusion, folder)
+                write_confusion_matrix(result.confusion, folder)
             self._write(trainer, pl_module, "running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._record.train_steps or pl_module.result is not None:  # else the run was finished before
+        if self._record.train_steps or of_ours(pl_module).result is not None:  # else the run was finished before
             self._write(trainer, pl_module, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -97,7 +99,7 @@ class ResultsFile(Callback):
     def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         if not trainer.is_global_zero:
             return
-        record, history = self._record, self._record.history
+        record, history, result = self._record, self._record.history, of_ours(pl_module).result
         best = max(history, key=lambda entry: entry["AP"], default=None)
         content = {
             "run_id": self._run.run_id,
@@ -113,7 +115,7 @@ class ResultsFile(Callback):
             "best_checkpoint": self._writer.best[0]["file"] if self._writer.best else None,
             "last": history[-1] if history else None,
             "last_checkpoint": self._writer.last.name if self._writer.last else None,
-            **(results_dict(pl_module.result) if pl_module.result else {}),  # of the last validation
+            **(results_dict(result) if result else {}),  # of the last validation
             "history": history,
         }
         path = self._run.path / "results.json"

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
@@ -22,7 +22,7 @@ _NOTHING, _SAVE, _STOP = 0, 1, 2
 
 
 @contextlib.contextmanager
-def ends_on_a_signal() -> Iterator[None]:
+def ends_on_a_signal() -> Generator[None]:
     """Where there is nothing to save: SystemExit with 128 + signal, so that workers end and Lightning tells no tale."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
@@ -123,7 +123,9 @@ class SignalHandling(BoundaryCallback):
         elif is_time_to_agree(trainer):
             self._agree(pl_module)
 
-    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if self._alone:
             self._raise_if(self._signum)
 

@@ -14,7 +14,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from config.schema import DatasetConfig
 from data.batch import SequenceBatch
-from modules.evaluation.evaluator import EvaluationResult
+from modules.detection import of_ours
 from modules.pictures.figures import draw_confusion_matrix
 from modules.pictures.frames import PictureBoxes, draw_frame
 from modules.run.writing import warn_if_not_written
@@ -38,7 +38,7 @@ class DetectionPictures(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict[str, Any],
+        outputs: Any,
         batch: SequenceBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -46,7 +46,7 @@ class DetectionPictures(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         # Only what the confusion matrix counts: hundreds of boxes of score .001 would hide the picture.
-        settings = pl_module.config.evaluation
+        settings = of_ours(pl_module).config.evaluation
         num_batches = (trainer.num_test_batches if trainer.testing else trainer.num_val_batches)[dataloader_idx]
         due = pictures_due(self._n_samples, batch_idx, int(num_batches)) - len(self._pictures)
         for position in richest_frames(outputs["batch"], due):
@@ -89,7 +89,7 @@ class ResultMedia(Callback):
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        result: EvaluationResult | None = pl_module.result
+        result = of_ours(pl_module).result
         shown = any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers)
         if result is None or not shown or trainer.sanity_checking or not trainer.is_global_zero:
             return

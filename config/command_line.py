@@ -13,7 +13,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _let_openmp_wait_briefly() -> None:
 
 
 @contextlib.contextmanager
-def quick_imports() -> Iterator[None]:
+def quick_imports() -> Generator[None]:
     """Import torch and Lightning in here: a fifth of their time goes into collecting garbage that is none."""
     gc.disable()
     try:
@@ -104,7 +104,7 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def errors_without_traceback() -> Iterator[None]:
+def errors_without_traceback() -> Generator[None]:
     """Print a UserError's message and exit with code 2."""
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -31,7 +31,7 @@ def compose_files(config_name: str, choices: Sequence[str], search: SearchPath) 
 def take_hydra(cfg: DictConfig) -> dict[str, Any]:
     """Remove Hydra's own node from a composed config, and return what it would do, unresolved."""
     with open_dict(cfg):
-        node = OmegaConf.to_container(cfg.pop("hydra"), resolve=False)
+        node: Any = OmegaConf.to_container(cfg.pop("hydra"), resolve=False)
     for told in ("overrides", "runtime", "searchpath"):  # what was composed, not what is done
         del node[told]
     del node["job"]["override_dirname"]
@@ -53,7 +53,7 @@ def member_files(config_name: str, choices: Sequence[str], search: SearchPath) -
 
 
 @contextlib.contextmanager
-def _hydra(search: SearchPath) -> Iterator[None]:
+def _hydra(search: SearchPath) -> Generator[None]:
     """Hydra for the project's folder, also inside of a run that Hydra started."""
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

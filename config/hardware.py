@@ -69,6 +69,7 @@ def _indices(gpus: str | int | tuple[int, ...], available: int) -> tuple[int, ..
         if gpus > available:
             raise UserError(f"hardware.gpus={gpus} asks for {gpus} GPUs, but {there}. {remedy}")
         return tuple(range(gpus))
+    assert not isinstance(gpus, str), gpus
     indices = tuple(gpus)
     if len(set(indices)) < len(indices):
         raise UserError(f"hardware.gpus={list(indices)} names a GPU twice")

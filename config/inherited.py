@@ -21,7 +21,9 @@ def check_inherited_ids(origins: Origins) -> Iterator[Problem]:
     unsaid: dict[Any, tuple[str, Path]] = {}
     for member in origins.members:
         path = origins.file_of(member)
-        section = _dataset_section(path, member.package or "") if path is not None else {}
+        if path is None:
+            continue
+        section = _dataset_section(path, member.package or "")
         own = _mapping(_mapping(section.get("preprocessing")).get("class_ids"))
         if "classes" in section and own:
             unsaid = dict(ids)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def compose_checked(config_name: str, rewritten: Rewritten, search: SearchPath) 
 
 
 @contextlib.contextmanager
-def _telling(problems: Sequence[Problem]) -> Iterator[None]:
+def _telling(problems: Sequence[Problem]) -> Generator[None]:
     """What Hydra and the YAML reader refuse ends the search for mistakes."""
     try:
         yield

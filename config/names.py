@@ -114,7 +114,7 @@ def _add_section(tree: KeyTree, key: str, schemas: Sequence[type[BaseModel]]) ->
             tree.optional.add(join(key, name))
             values = [value for value in values if value is not type(None)]
         if values:
-            tree.leaves[join(key, name)] = Union[tuple(values)]  # noqa: UP007
+            tree.leaves[join(key, name)] = Union[tuple(values)]  # noqa: UP007  # type: ignore[invalid-annotation]  # made at run time
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ class Origins:
         for member in reversed(self.members):
             path = self.file_of(member)
             line = _line_of(path, member.package or "", key) if path is not None else None
-            if line is not None:
+            if path is not None and line is not None:
                 return f"in {self.search.told(path)}:{line}"
         return ""
 

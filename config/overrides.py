@@ -96,8 +96,12 @@ def only_of_this_project(recorded: Sequence[str]) -> tuple[list[str], list[str]]
     kept, refused = [], []
     for text in recorded:
         match = OVERRIDE.fullmatch(text.strip())
-        is_override = match is not None and (match["value"] is not None or match["sign"] == "~")
-        ours = is_override and not is_of_hydra(match["key"]) and not text.strip().startswith("-")
+        ours = (
+            match is not None
+            and (match["value"] is not None or match["sign"] == "~")
+            and not is_of_hydra(match["key"])
+            and not text.strip().startswith("-")
+        )
         (kept if ours or text.startswith(RECORDED) else refused).append(text)
     return kept, refused
 
@@ -161,8 +165,10 @@ def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, s
     key, value, origin = override.key, override.value, override.origin
     if retired.retired_key(key):
         verdict = retired.judge(key, unquote(value or "null"), origin)
-        if verdict is not None:
-            (out.problems if isinstance(verdict, Problem) else out.warnings).append(verdict)
+        if isinstance(verdict, Problem):
+            out.problems.append(verdict)
+        elif verdict is not None:
+            out.warnings.append(verdict)
         return
     if not tree.knows(key):
         out.problems.append(Problem(key, names.unknown_key_message(key, tree), origin))
@@ -170,6 +176,7 @@ def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, s
     if override.sign == "~":
         out.values.append(override.typed)
         return
+    assert value is not None, "the grammar of overrides: only a deletion has no value"
     is_value = key in tree.leaves or (key in tree.optional and value.strip() == "null")
     if key in tree.sections and not is_value and not value.lstrip().startswith("{"):
         message = f"is a section; set its keys: {', '.join(names.join(key, name) for name in tree.sections[key])}"

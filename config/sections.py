@@ -44,11 +44,13 @@ def check_sections(
     of invalid ones, so that one mistake does not hide another.
     """
     raw, missing, problems = _plain(root, cfg, only)
-    warnings = []
+    warnings: list[str] = []
     for key, value in retired.take_out(raw).items():
         verdict = retired.judge(key, value, origins.of(key))
-        if verdict is not None:
-            (problems if isinstance(verdict, Problem) else warnings).append(verdict)
+        if isinstance(verdict, Problem):
+            problems.append(verdict)
+        elif verdict is not None:
+            warnings.append(verdict)
     bare = bare_sections(raw)
     if bare:
         problems.append(skeleton_problem(bare, origins.search))
@@ -105,7 +107,8 @@ def _typed(
             problems.append(Problem(name, "is missing: no file and no override sets it"))
             continue
         try:
-            adapter = TypeAdapter(Annotated[info.annotation, info])
+            annotation: Any = Annotated[info.annotation, info]  # type: ignore[not-a-type]  # made at run time
+            adapter = TypeAdapter(annotation)
             sections[name] = adapter.validate_json(json.dumps(raw[name]), strict=True)
         except ValidationError as error:
             problems += problems_of(error, name, raw, tree, origins)

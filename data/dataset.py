@@ -40,8 +40,8 @@ class ChunkDataset(Dataset):
         self._sequences: OrderedDict[int, Sequence] = OrderedDict()
         self._owner = os.getpid()
 
-    def __getitem__(self, read: ChunkRead) -> SequenceBatch:
-        return self.__getitems__([read])
+    def __getitem__(self, index: ChunkRead) -> SequenceBatch:
+        return self.__getitems__([index])
 
     def __getitems__(self, reads: list[ChunkRead]) -> SequenceBatch:
         length, num_rows = self._dataset.sequence_length, len(reads)

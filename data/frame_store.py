@@ -54,7 +54,8 @@ class FrameStore:
             form = (self._file.attrs.get("format"), self._file.attrs.get("version"))
             if form != (FORMAT, VERSION):
                 raise UserError(f"{path} holds {form}, not {(FORMAT, VERSION)}. {_REMEDY}")
-            self.frame_chw = tuple(int(size) for size in self._file.attrs["frame_chw"])
+            channels, height, width = (int(size) for size in self._file.attrs["frame_chw"])
+            self.frame_chw = channels, height, width
             self._payload: h5py.Dataset = self._file["payload"]
             self._frame_start: Int64[ndarray, " n+1"] = self._file["frame_start"][:]
         except (OSError, KeyError) as error:

@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -24,7 +24,7 @@ from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 _MAIN_PROCESS_ONLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _DEATH_IS_KNOWN_AFTER_S = 1.0
 _DUMP_STACKS_S = 1.0
-_started: dict[int, multiprocessing.Process] = {}  # by pid
+_started: dict[int | None, Any] = {}  # processes by pid
 
 
 # --- the main process --------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ class LoaderWatch:
             self._raise_if_a_worker_died()
 
     @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
+    def starting(self) -> Generator[None]:
         """A pass begins: with persistent workers PyTorch waits for each of them."""
         self._is_starting = True
         try:
@@ -104,7 +104,7 @@ class StreamLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self.watch = watch
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:  # PyTorch declares the class that it makes, not that it is an iterator
         try:
             with self.watch.starting():
                 _error_if_any_worker_fails()
@@ -141,7 +141,7 @@ def _fail_at_first_batch(error: Exception) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Generator[None]:
     """Start workers in here: a signal that comes before `prepare_worker` has run would end them with a traceback."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _MAIN_PROCESS_ONLY)
     try:
@@ -174,7 +174,7 @@ def prepare_worker(worker_id: int) -> None:
     for signum in _MAIN_PROCESS_ONLY:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_ONLY)
-    faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+    faulthandler.register(signal.SIGUSR2, file=sys.__stderr__ or 2, all_threads=True)
     sys.excepthook = _report_unless_the_main_process_hung_up
 
 
@@ -224,7 +224,7 @@ def _dump_all_stacks() -> None:
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     for child in multiprocessing.active_children():
         print(f"--- worker {child.pid}", file=sys.stderr, flush=True)
-        os.kill(child.pid, signal.SIGUSR2)  # see prepare_worker
+        os.kill(child.pid or 0, signal.SIGUSR2)  # see prepare_worker
         time.sleep(_DUMP_STACKS_S)
 
 

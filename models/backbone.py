@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from config.schema import BackboneConfig, DownsampleConfig, StageConfig
 from models.cells.build import OWN, build_cell
-from models.cells.cell import Cell, State, join_lanes, split_lanes
+from models.cells.cell import State, join_lanes, split_lanes
 from models.layers.attention import NORM_EPS, MaxVitBlock
 from models.layers.linear import compute_dtype
 from models.parts import is_own
@@ -65,6 +65,7 @@ class Stage(nn.Module):
         L, B = x.shape[:2]
         maps = self._run(self.downsample, x.flatten(0, 1), B)  # [L*B, h, w, c]
         for block in self.blocks:
+            assert isinstance(block, MaxVitBlock)
             maps = self._run(block.window, maps, B)
             maps = self._run(block.grid, maps, B)
         hidden, state = self._run_cell(maps.unflatten(0, (L, B)), state)
@@ -95,7 +96,7 @@ class Stage(nn.Module):
         return torch.cat(hidden, dim=1), join_lanes(after)
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> nn.Module:
         """Its weights' names begin with the name of the choice, as in published checkpoints."""
         return self.get_submodule(self._cell_name)
 
@@ -135,7 +136,9 @@ class RecurrentBackbone(nn.Module):
     @torch.no_grad()
     def state_bytes(self, hw: tuple[int, int]) -> int:
         """Size of one lane's state for frames of `hw` pixels: whatever the cells give for one that has no values."""
-        channels = self.stages[0].downsample.conv.in_channels
+        first = self.stages[0]
+        assert isinstance(first, Stage)
+        channels = first.downsample.conv.in_channels
         with FakeTensorMode(allow_non_fake_inputs=True), torch.compiler.set_stance("force_eager"):
             _, state = self(torch.empty(1, 1, channels, *hw, dtype=torch.uint8), None)
         return sum(part.nbytes for stage in state for part in stage)

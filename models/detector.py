@@ -98,7 +98,7 @@ class Detector(nn.Module):
     def _no_loss(self, selected: Features) -> dict[str, Float[Tensor, ""]]:
         """Zero that depends on every parameter: DistributedDataParallel waits for all gradients on all ranks."""
         parameters = (*self.fpn.parameters(), *self.head.parameters())
-        zero = sum(tensor.float().sum() * 0 for tensor in (*selected, *parameters))
+        zero = torch.stack([tensor.float().sum() * 0 for tensor in (*selected, *parameters)]).sum()
         return {name: zero if name == "loss" else zero.detach() for name in self.head.loss_names}
 
 

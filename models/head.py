@@ -51,6 +51,8 @@ class YoloxHead(nn.Module):
         self.objectness_predictors = predictor(1)
         prior_logit = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
         for conv in (*self.class_predictors, *self.objectness_predictors):
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
             nn.init.constant_(conv.bias, prior_logit)
 
     def forward(self, features: tuple[Float[Tensor, "k _ _ _"], ...]) -> HeadOutput:
@@ -70,7 +72,7 @@ class YoloxHead(nn.Module):
             box_offsets=torch.cat(boxes, dim=1),
             objectness_logits=torch.cat(objectness, dim=1).squeeze(2),
             class_logits=torch.cat(classes, dim=1),
-            anchors=make_anchors([f.shape[-2:] for f in features], self.strides, features[0].device),
+            anchors=make_anchors([(f.shape[-2], f.shape[-1]) for f in features], self.strides, features[0].device),
         )
 
     @property

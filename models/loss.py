@@ -20,7 +20,8 @@ from models.parts import build_own, explained, is_own
 class Loss(Protocol):
     """From a head's output to losses. `names` lists the keys of what it returns, `loss` among them."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
     def __call__(
         self, output: HeadOutput, boxes: Float[Tensor, "n 5"], box_image: Int64[Tensor, " n"]
@@ -129,7 +130,7 @@ def assigned_losses(
     }
     num_usable = usable_boxes(boxes, num_classes).sum().clamp(min=1)
     return {
-        "loss": sum(losses.values()),
+        "loss": losses["iou_loss"] + losses["conf_loss"] + losses["cls_loss"],
         **losses,
         "l1_loss": torch.zeros_like(conf_loss),
         "num_fg": foreground.sum() / num_usable,

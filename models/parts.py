@@ -104,6 +104,7 @@ def _checked_options(part: type, path: str, key: str, options: Mapping[str, Any]
     faults = []
     if schema.model_config.get("extra", "ignore") == "ignore":  # a mistyped name would have no effect
         faults = [f"{name}: there is no such option" for name in options if name not in schema.model_fields]
+    checked = None
     try:
         checked = schema.model_validate(dict(options))
     except ValidationError as error:

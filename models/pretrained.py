@@ -76,8 +76,9 @@ def _changes_without_shape(content: object, config: ModelConfig) -> Iterator[str
             yield f"{key}={_typed(before)}; here it is {_typed(now)}"
 
 
-def _about_the_state(path: Path, config: S5Config) -> list[str]:
+def _about_the_state(path: Path, config: S5Config | None) -> list[str]:
     trained = f"{path} comes from the published code for S5, which starts every chunk of frames from a state of zeros"
+    assert config is not None, "the weights fit, so the cell is S5"
     if config.carry_state:
         return [
             f"{trained}; here the state goes on from chunk to chunk, as S5 is defined. "

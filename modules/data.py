@@ -27,7 +27,11 @@ from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
 Split = Literal["train", "val", "test"]
 _PREFETCH = 2  # batches that each worker reads ahead
 _SHARED_MEMORY = Path("/dev/shm")
-_SPLITS = {TrainerFn.FITTING: ("train", "val"), TrainerFn.VALIDATING: ("val",), TrainerFn.TESTING: ("test",)}
+_SPLITS: dict[TrainerFn | None, tuple[Split, ...]] = {
+    TrainerFn.FITTING: ("train", "val"),
+    TrainerFn.VALIDATING: ("val",),
+    TrainerFn.TESTING: ("test",),
+}
 
 
 class EventDataModule(LightningDataModule):
@@ -52,6 +56,7 @@ class EventDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """One process reads what changed in the data set since the last run; the others find the index made."""
+        assert self.trainer is not None
         for split in _SPLITS[self.trainer.state.fn]:
             load_index(self._config.dataset, split)
 
@@ -71,8 +76,8 @@ class EventDataModule(LightningDataModule):
         plan = self.training_plan()
         return {"position": self._position(), "batches_trained": self._batches_trained(), **_identity(plan)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._resumed = state
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumed = state_dict
 
     # --- what they are made of ---------------------------------------------------------------------------------------
 
@@ -136,7 +141,10 @@ class EventDataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batches_trained(self) -> int:
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return 0
+        counted: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return counted.processed
 
     def _position(self) -> int:
         """Plan steps of this run so far, over all epochs."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,6 +17,15 @@ from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.hidden_state import HiddenState
 from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from modules.run.processes import broadcast_buffers, gather_objects
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector, where type checkers do not see it
+
+
+def of_ours(module: LightningModule) -> DetectionModule:
+    """Callbacks are handed some LightningModule; those of a run only ever meet ours."""
+    return cast(DetectionModule, module)
 
 
 class DetectionModule(LightningModule):
@@ -43,7 +52,7 @@ class DetectionModule(LightningModule):
 
     def on_before_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int) -> SequenceBatch:
         if self.trainer.training:
-            for callback in self.trainer.callbacks:
+            for callback in callbacks_of(self.trainer):
                 if isinstance(callback, BoundaryCallback):
                     callback.on_step_boundary(self.trainer, self)
         return batch

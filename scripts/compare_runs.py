@@ -13,6 +13,7 @@ from pathlib import Path
 
 from config.command_line import errors_without_traceback
 from modules.reports.run_table import RunRow, difference_table, find_runs, read_run, run_table
+from modules.reports.tables import TableFormat
 
 
 def main() -> None:
@@ -27,11 +28,11 @@ def main() -> None:
         print(compare(runs, arguments.sort, arguments.reverse, arguments.format), end="")
 
 
-def compare(runs: list[RunRow], sort: str, reverse: bool, style: str) -> str:
+def compare(runs: list[RunRow], sort: str, reverse: bool, style: TableFormat) -> str:
     """The comparison as text; in CSV one table with the differing keys as columns."""
     differences = difference_table(runs)
     if style == "csv":
-        keys = {row[0]: dict(zip(differences.header[1:], row[1:], strict=True)) for row in differences.rows}
+        keys = {str(row[0]): dict(zip(differences.header[1:], row[1:], strict=True)) for row in differences.rows}
         runs = [
             RunRow(run.name, {**run.cells, **{key: values[run.name] for key, values in keys.items()}}, run.config)
             for run in runs

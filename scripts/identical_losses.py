@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def _make_data(folder: Path) -> Path:
 
 
 @contextmanager
-def _checkout(revision: str, folder: Path) -> Iterator[Path]:
+def _checkout(revision: str, folder: Path) -> Generator[Path]:
     subprocess.run(
         ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(folder), revision], check=True
     )

@@ -142,7 +142,9 @@ def _serve(connection: Connection, function: Function, frames_done: Synchronized
 
 def _end_with_parent() -> None:
     """A parent that was killed cannot tell its workers to stop."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in workers only"
+    parent.join()
     os._exit(1)
 
 

@@ -55,6 +55,7 @@ class Program:
 
     @property
     def pid(self) -> int:
+        assert self._process.pid is not None, "started by the constructor"
         return self._process.pid
 
     def output(self) -> str:
@@ -103,6 +104,7 @@ class Program:
             self.end()
             raise AssertionError(f"still running after {patience_s} s:\n{self.output()}")
         code = self._process.exitcode
+        assert code is not None, "joined above"
         return code if code >= 0 else 128 - code
 
 

@@ -191,7 +191,8 @@ def write_film(out: Path, pictures: Iterable[Image.Image], fps: float) -> int:
     partial, count = out.with_name(f".partial_{out.name}"), 0
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with imageio.get_writer(partial, **settings) as writer:
+        with imageio.get_writer(partial, **settings) as opened:
+            writer: Any = opened  # append_data is imageio's, but undeclared
             for picture in pictures:
                 writer.append_data(even_size(np.asarray(picture)))
                 count += 1

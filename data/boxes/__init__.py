@@ -11,7 +11,7 @@ in pixels of the sensor or of the loaded frame. Conversions take numpy arrays an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -41,36 +41,38 @@ SMALL_BELOW_PX2, LARGE_FROM_PX2 = 32**2, 96**2  # COCO's bounds of small, medium
 
 
 def xywh_from_cxcywh(boxes: Array) -> Array:
-    size = boxes[..., 2:]
+    size: Any = boxes[..., 2:]
     return _joined(boxes[..., :2] - size / 2, size)
 
 
 def xyxy_from_cxcywh(boxes: Array) -> Array:
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    centre: Any = boxes[..., :2]
+    half: Any = boxes[..., 2:] / 2
     return _joined(centre - half, centre + half)
 
 
 def xywh_from_xyxy(boxes: Array) -> Array:
-    corner = boxes[..., :2]
+    corner: Any = boxes[..., :2]
     return _joined(corner, boxes[..., 2:] - corner)
 
 
 def xyxy_from_xywh(boxes: Array) -> Array:
-    corner = boxes[..., :2]
+    corner: Any = boxes[..., :2]
     return _joined(corner, corner + boxes[..., 2:])
 
 
 def cxcywh_from_xywh(boxes: Array) -> Array:
-    size = boxes[..., 2:]
+    size: Any = boxes[..., 2:]
     return _joined(boxes[..., :2] + size / 2, size)
 
 
 def score(objectness: Array, class_confidence: Array, kind: str = "product") -> Array:
     """What ranks predictions: `product`, objectness * class confidence, or `class`, class confidence alone."""
-    return objectness * class_confidence if kind == "product" else class_confidence
+    product: Any = objectness * class_confidence
+    return product if kind == "product" else class_confidence
 
 
-def _joined(first: Array, second: Array) -> Array:
+def _joined(first: Any, second: Any) -> Any:
     if isinstance(first, ndarray):
         return np.concatenate((first, second), axis=-1)
     import torch  # only here: reading recordings does without

@@ -122,4 +122,4 @@ def _copy_on_sensor(
         others |= polarity >> 1
         to_x[size], to_y[size], to_polarity[size], to_t[size] = column, row, polarity > 0, t[i]
         size += 1
-    return size, total, others
+    return size, int(total), int(others)

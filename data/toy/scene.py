@@ -174,6 +174,7 @@ class Scene:
         hidden = np.zeros(self.view.frame_hw, bool)
         for thing in reversed(self.things):
             patch = thing.patch(t_s, inside=False)
+            assert patch is not None, "only what lies outside is left out, and outside was asked for"
             rows, cols = patch.window(hidden.shape)
             solid = patch.alpha > 0.5
             inside = solid[rows.start - patch.y0 : rows.stop - patch.y0, cols.start - patch.x0 : cols.stop - patch.x0]

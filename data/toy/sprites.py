@@ -250,13 +250,11 @@ def make_sprite(class_name: str, px_per_m: float, rng: Generator, faces_left: bo
     seed = int(rng.integers(2**32))
     grain_hw = ceil(px_per_m * (height_m + 1)), ceil(px_per_m * (length_m + 1)) + 2
     grain = rng.normal(1.0, 0.03, grain_hw).astype(np.float32)
-    pictures = []
-    for phase in range(user.phases):
-        pen = Pen(length_m, height_m, px_per_m)
+    pens = [Pen(length_m, height_m, px_per_m) for _ in range(user.phases)]
+    for phase, pen in enumerate(pens):
         user.draw(pen, length_m, height_m, phase / user.phases, default_rng(seed))
-        pictures.append(pen.finish(grain))
-    luma, alpha = (np.stack(planes) for planes in zip(*pictures, strict=True))
-    x, y = pen.anchor_px
+    luma, alpha = (np.stack(planes) for planes in zip(*(pen.finish(grain) for pen in pens), strict=True))
+    x, y = pens[-1].anchor_px
     if faces_left:
         luma, alpha, x = luma[..., ::-1].copy(), alpha[..., ::-1].copy(), alpha.shape[-1] - x
     return Sprite(luma, alpha, (x, y), px_per_m, length_m, user.cycle_m)

@@ -82,7 +82,8 @@ def place_standing(view: View, rng: Generator) -> list[Standing]:
         x = rng.uniform(0.05, 0.95) * width
         y = view.y_at(depth_y, x)
         pen = Pen(3.5, 6.0, view.px_per_m(y))
-        rng.choice([draw_lamp_post, draw_tree, draw_planter])(pen, rng)
+        draw = [draw_lamp_post, draw_tree, draw_planter][rng.integers(3)]
+        draw(pen, rng)
         luma, alpha = pen.finish(rough_texture((round(7 * pen.px_per_m), round(5 * pen.px_per_m)), 0.1, rng))
         things.append(Standing(depth_y, Patch(round(x - pen.anchor_px[0]), round(y - pen.anchor_px[1]), luma, alpha)))
     return things

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from config.errors import UserError
 from config.schema import StageConfig
-from models.cells.cell import Cell, State, split_lanes
+from models.cells.cell import State, split_lanes
 from models.cells.lstm import Lstm2d
 from models.cells.s5 import S5Block
 from models.parts import build_own, explained, is_own
 
 KEY = "model.backbone.stage.cell"
 OWN = "own"  # begins the names of the weights of a user's own cell
-CELLS = {"lstm": Lstm2d, "s5": S5Block}
+CELLS: dict[str, Callable[..., nn.Module]] = {"lstm": Lstm2d, "s5": S5Block}
 
 
-def build_cell(dim: int, config: StageConfig) -> Cell:
+def build_cell(dim: int, config: StageConfig) -> nn.Module:
     """The stage's cell, of the settings in the section of its name; or a user's own, `Name(dim, options)`.
 
     Raises:
@@ -32,7 +34,7 @@ def build_cell(dim: int, config: StageConfig) -> Cell:
 
 
 @torch.no_grad()
-def _check_contract(cell: Cell, dim: int, name: str) -> None:
+def _check_contract(cell: nn.Module, dim: int, name: str) -> None:
     """Let two lanes of three small frames through a new cell, and look at what comes out."""
     was_training = cell.training
     cell.eval()
@@ -54,7 +56,7 @@ def _check_contract(cell: Cell, dim: int, name: str) -> None:
     cell.train(was_training)
 
 
-def _step(cell: Cell, x: Float[Tensor, "l b h w c"], state: State | None) -> tuple[Tensor, State]:
+def _step(cell: nn.Module, x: Float[Tensor, "l b h w c"], state: State | None) -> tuple[Tensor, State]:
     result = cell(x, state)
     if not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(f"gives a {type(result).__name__}, not a pair of output and state")

@@ -61,8 +61,8 @@ class Lstm2d(nn.Module):
             gates = torch.addmm(from_input, self._mix_hidden(hidden, (B, H, W)), hidden_weight)
             hidden, cell = self._update(gates, cell)
             outputs.append(hidden)
-        last_state = tuple(s.view(B, H, W, C).permute(0, 3, 1, 2) for s in (hidden, cell))
-        return torch.stack(outputs).view(L, B, H, W, C), last_state
+        last_hidden, last_cell = (s.view(B, H, W, C).permute(0, 3, 1, 2) for s in (hidden, cell))
+        return torch.stack(outputs).view(L, B, H, W, C), (last_hidden, last_cell)
 
     def _update(
         self, gates: Float[Tensor, "tokens 4*c"], cell: Float[Tensor, "tokens c"]
@@ -88,4 +88,6 @@ class Lstm2d(nn.Module):
     def _depthwise_conv(self, maps: Float[Tensor, "n c h w"], channels: slice) -> Float[Tensor, "n c h w"]:
         """The input comes first in cat(input, hidden), so each has its own slice of the depth-wise kernels."""
         conv = self.depthwise
+        assert conv is not None
+        assert conv.bias is not None
         return F.conv2d(maps, conv.weight[channels], conv.bias[channels], padding=conv.padding, groups=self.dim)

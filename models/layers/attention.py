@@ -5,13 +5,14 @@ Feature maps are [N, H, W, C] here, so that norms and linear layers need no resh
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from config.schema import AttentionConfig
 from models.layers.linear import MapLinear
@@ -68,14 +69,14 @@ class Softmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, scores: Float[Tensor, "*rows t"]) -> Float[Tensor, "*rows t"]:
+    def forward(ctx: Any, scores: Float[Tensor, "*rows t"]) -> Float[Tensor, "*rows t"]:
         result = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
         ctx.save_for_backward(result)
         return result
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Float[Tensor, "*rows t"]) -> Float[Tensor, "*rows t"]:
-        (result,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Float[Tensor, "*rows t"]) -> Float[Tensor, "*rows t"]:
+        (gradient,), (result,) = gradients, ctx.saved_tensors
         return torch.ops.aten._softmax_backward_data(gradient, result, -1, result.dtype)
 
 

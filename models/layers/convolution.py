@@ -32,6 +32,8 @@ class ConvBlock(nn.Module):
         # The norm's statistics are fixed: folded into the weights it costs nothing per cell. On a GPU, where a step of
         # evaluation waits for launches, computing these small products would cost more than the norm.
         conv, bn = self.conv, self.bn
+        assert bn.running_var is not None
+        assert bn.running_mean is not None
         scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
         weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
         return self.act(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))

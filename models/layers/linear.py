@@ -25,7 +25,7 @@ def map_linear(
 class MapLinear(nn.Linear):
     """nn.Linear for feature maps, and what it gives times a scale for each channel."""
 
-    def forward(
+    def forward(  # type: ignore[bad-override]  # an nn.Linear in its weights, with another call
         self, maps: Float[Tensor, "*cells c_in"], scale: Float[Tensor, " c_out"] | None = None
     ) -> Float[Tensor, "*cells c_out"]:
         if scale is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from models.layers.linear import map_linear
 
@@ -21,7 +22,7 @@ class LinearScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         u: Float[Tensor, "l*b h w c"],
         weight: Float[Tensor, "2*p c"],
         factor: Complex[Tensor, " p"],
@@ -36,8 +37,9 @@ class LinearScan(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Complex[Tensor, "l b*h*w p"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Complex[Tensor, "l b*h*w p"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same recurrence, backwards and with the conjugate factor, on what reaches each x."""
+        (gradient,) = gradients
         u, weight, factor, state, x = ctx.saved_tensors
         backwards = factor.conj().resolve_conj()
         of_x = torch.empty_like(gradient, memory_format=torch.contiguous_format)

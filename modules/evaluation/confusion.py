@@ -73,7 +73,7 @@ def confusion_matrix(
     true_class = np.append(truth.class_id, num_classes)  # index -1, no hit, is the background
     np.add.at(counts, (true_class[hit], predictions.class_id), 1)
     missed = np.setdiff1d(np.arange(len(truth)), hit)
-    np.add.at(counts, (truth.class_id[missed], num_classes), 1)
+    np.add.at(counts, (truth.class_id[missed], np.full(len(missed), num_classes)), 1)
     return ConfusionMatrix(counts, (*classes, BACKGROUND), threshold)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Self, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
@@ -24,7 +25,7 @@ class Boxes:
         return len(self.frame)
 
     @classmethod
-    def empty(cls) -> Boxes:
+    def empty(cls) -> Self:
         return cls(
             **{
                 field.name: np.zeros((0, *_ROW_SHAPES.get(field.name, ())), _DTYPES[field.name])
@@ -32,17 +33,17 @@ class Boxes:
             }
         )
 
-    def rows(self, chosen: ndarray) -> Boxes:
+    def rows(self, chosen: ndarray) -> Self:
         """The boxes of a mask or of indices."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
-    def with_frame(self, frame: Int32[ndarray, " n"]) -> Boxes:
+    def with_frame(self, frame: Int32[ndarray, " n"]) -> Self:
         """The same boxes with other frame indices."""
         others = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "frame"}
         return type(self)(frame=frame.astype(np.int32), **others)
 
     @classmethod
-    def concatenate(cls, parts: Iterable[Boxes]) -> Boxes:
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
         parts = [*parts, cls.empty()]
         return cls(
             **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
@@ -132,7 +133,10 @@ class LabelledFrames:
         return self.take(np.flatnonzero(chosen))
 
 
-def _moved(boxes: Boxes, place: Int32[ndarray, " frames"]) -> Boxes:
+AnyBoxes = TypeVar("AnyBoxes", bound=Boxes)
+
+
+def _moved(boxes: AnyBoxes, place: Int32[ndarray, " frames"]) -> AnyBoxes:
     """Boxes whose frame f becomes place[f], ordered by frame; those of a frame without a place are dropped."""
     frame = place[boxes.frame]
     order = np.argsort(frame, kind="stable")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int8
+from jaxtyping import Bool, Float, Float64, Int, Int8, Int64
 from numpy import ndarray
 
 from data.boxes import LARGE_FROM_PX2, SMALL_BELOW_PX2

@@ -26,7 +26,7 @@ from config.errors import UserError
 from config.schema import BoxFilterConfig
 from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
 from modules.evaluation.evaluator import EvaluationResult
-from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Predictions
+from modules.evaluation.labelled_frames import AnyBoxes, Boxes, LabelledFrames, Predictions
 from modules.evaluation.protocol import apply_box_filter
 
 
@@ -157,7 +157,7 @@ def read_predictions(folder: Path) -> LabelledFrames:
     )
 
 
-def _boxes(path: Path, kind: type[Boxes], frames: ndarray, t_us: ndarray) -> Boxes:
+def _boxes(path: Path, kind: type[AnyBoxes], frames: ndarray, t_us: ndarray) -> AnyBoxes:
     """Boxes of one sequence; `frames` are the indices of its frames, in the order of time."""
     try:
         array = np.load(path)

@@ -147,7 +147,7 @@ def _draw_bars(axes: Axes, table: Table, series: dict[str, int], boxes: int, yla
     """Bars per row, of each column in `series`; the number of boxes stands below: few boxes say little."""
     width = 0.8 / len(series)
     for number, ((name, column), colour) in enumerate(zip(series.items(), (_GREY, _BLUE), strict=False)):
-        heights = [row[column] or 0 for row in table.rows]
+        heights = [float(row[column] or 0) for row in table.rows]
         places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(heights))]
         axes.bar(places, heights, width * 0.94, label=name, color=colour)
         for place, height in zip(places, heights, strict=True):

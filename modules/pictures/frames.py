@@ -59,9 +59,10 @@ class PictureBoxes:
 def class_rgb(class_id: int) -> tuple[int, int, int]:
     """The class' colour, the same in every picture."""
     if class_id < len(_PALETTE):
-        return tuple(bytes.fromhex(_PALETTE[class_id][1:]))
-    red, green, blue = colorsys.hsv_to_rgb(class_id * 0.618 % 1, 0.6, 1)  # golden ratio: neighbours lie far apart
-    return round(red * 255), round(green * 255), round(blue * 255)
+        red, green, blue = bytes.fromhex(_PALETTE[class_id][1:])
+        return red, green, blue
+    colour = colorsys.hsv_to_rgb(class_id * 0.618 % 1, 0.6, 1)  # golden ratio: neighbours lie far apart
+    return round(colour[0] * 255), round(colour[1] * 255), round(colour[2] * 255)
 
 
 def draw_events(frame: UInt8[ndarray, "channels h w"]) -> UInt8[ndarray, "h w 3"]:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def run_table(runs: Sequence[RunRow], sort: str = "AP", reverse: bool = False) -
     present = [run for run in runs if run.cells.get(column) is not None]
     missing = [run for run in runs if run.cells.get(column) is None]
     numbers = all(isinstance(run.cells[column], int | float) for run in present)
-    present.sort(key=lambda run: run.cells[column], reverse=numbers != reverse)
+    key: Callable[[RunRow], Any] = lambda run: run.cells[column]  # noqa: E731 (all numbers, or all text)
+    present.sort(key=key, reverse=numbers != reverse)
     # A column that no run has anything for is noise.
     header = [name for name in header if any(run.cells.get(name) is not None for run in runs)]
     return Table("Runs", header, [[run.cells.get(name) for name in header] for run in (*present, *missing)])

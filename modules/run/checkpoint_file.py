@@ -45,7 +45,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with contextlib.suppress(OSError):  # a disk that fails may fail here, too
                 temporary.unlink(missing_ok=True)
 
-    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", **_: Any) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Without running code from the file, whatever is asked for."""
         return torch.load(path, map_location=map_location, weights_only=True)
 
 

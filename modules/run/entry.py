@@ -7,7 +7,7 @@ import logging
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,7 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
         loop(module, datamodule=data, verbose=False)
     leave_group(trainer)
     if is_first_process():
+        assert module.result is not None, "the loop has ended"
         write_results(module.result, folder, checkpoint=str(config.checkpoint))
         write_confusion_matrix(module.result.confusion, folder / "confusion_matrix")
         print_validation_summary(module.result, folder)
@@ -137,7 +138,7 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _refusals_as_user_errors() -> Iterator[None]:
+def _refusals_as_user_errors() -> Generator[None]:
     """Lightning refuses some settings only when it sees the loader: a fraction of its batches that makes none."""
     try:
         yield

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import string
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -81,7 +81,7 @@ class RunFolder:
         raise UserError(f"resume={wanted}: no such run, folder or checkpoint. Runs under {project_folder}: {known}")
 
     @contextlib.contextmanager
-    def kept_if_the_start_works(self) -> Iterator[None]:
+    def kept_if_the_start_works(self) -> Generator[None]:
         """Remove a new run's folder again if nothing has been written into it before a mistake is found or a signal."""
         try:
             yield

@@ -95,7 +95,7 @@ class MetricsCsv(Logger):
 
 
 class _Tolerant:
-    """A logger whose failures are told once and change nothing else."""
+    """A logger whose failures are told once and change nothing else; what fails is the other base class'."""
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
@@ -106,19 +106,19 @@ class _Tolerant:
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._try(super().log_metrics, metrics, step)
+        self._try(super().log_metrics, metrics, step)  # type: ignore[missing-attribute]
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        self._try(super().log_hyperparams, *args, **kwargs)
+        self._try(super().log_hyperparams, *args, **kwargs)  # type: ignore[missing-attribute]
 
     @rank_zero_only
     def save(self) -> None:
-        self._try(super().save)
+        self._try(super().save)  # type: ignore[missing-attribute]
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._try(super().finalize, status)
+        self._try(super().finalize, status)  # type: ignore[missing-attribute]
 
 
 class TolerantTensorBoardLogger(_Tolerant, TensorBoardLogger):
@@ -164,14 +164,14 @@ def _start_wandb(config: Config, run: RunFolder) -> Any:
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
-    settings = {
+    settings: dict[str, Any] = {
         "silent": True,
         "console": "off",
         "init_timeout": WANDB_TIMEOUT_S,
         "login_timeout": WANDB_TIMEOUT_S,
         "finish_timeout": WANDB_FINISH_TIMEOUT_S,
     }
-    arguments = {
+    arguments: dict[str, Any] = {
         "project": config.wandb.project_name,
         "group": config.wandb.group_name,
         "id": run.run_id,

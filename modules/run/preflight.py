@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from config.errors import UserError
 from config.hardware import Device
@@ -90,7 +90,9 @@ class _StepTimer(Callback):
     def __init__(self) -> None:
         self._times: list[float] = []
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         self._times.append(time.perf_counter())

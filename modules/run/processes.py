@@ -78,7 +78,7 @@ def gather_objects(value: Any) -> list[Any]:
         return [value]
     values: list[Any] = [None] * torch.distributed.get_world_size()
     # through the host's memory: NCCL would put the predictions of a whole split on every GPU
-    group = torch.distributed.new_group(backend="gloo")
+    group: Any = torch.distributed.new_group(backend="gloo")
     torch.distributed.all_gather_object(values, value, group=group)
     torch.distributed.destroy_process_group(group)
     return values

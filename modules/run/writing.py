@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 
 @contextlib.contextmanager
-def warn_if_not_written(what: object) -> Iterator[None]:
+def warn_if_not_written(what: object) -> Generator[None]:
     """Turn an OSError (a full disk, a folder that became read-only) into a warning; the same one is shown once."""
     try:
         yield

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
@@ -58,7 +58,7 @@ def markdown(rows: list[Row]) -> str:
 
 def _shown(row: Row) -> list[str]:
     what = f"{row.name} ({row.note})" if row.note else row.name
-    if not row.plain:
+    if not row.plain or row.spread is None:
         return [what, "", _cost(row.ours, row.unit), "", "", row.target]
     spread = "{:.2f} .. {:.2f}".format(*row.spread)
     return [what, _cost(row.plain, row.unit), _cost(row.ours, row.unit), f"{row.ratio:.2f} x", spread, row.target]
@@ -154,7 +154,7 @@ def _serve(connection: Any, make: Callable[..., Measure], arguments: tuple[Any, 
 
 
 @contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def _environment(variables: dict[str, str]) -> Generator[None]:
     before = dict(os.environ)
     os.environ.update(variables)
     try:

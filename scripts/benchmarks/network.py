@@ -162,7 +162,7 @@ class Steps:
             selected = self.detector.select(features, self.batch.labelled)
         else:
             labelled = self.batch.labelled_on_host  # the usual way's are a list, and cost no wait for the GPU
-            selected, state = plain_network.encode(self.detector, self._frame_list, labelled, self._state)
+            selected, state = plain_network.encode(self.detector, self._frame_list, labelled, self._state)  # type: ignore[bad-argument-type]  # an LSTM's pairs
         self._state = [tuple(part.detach() for part in stage) for stage in state]
         return selected
 

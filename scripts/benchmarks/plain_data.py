@@ -89,6 +89,7 @@ def read_chunk(
     boxes = labels.boxes[(labels.box_image >= first) & (labels.box_image < last)]
     kinds = dataset.data_augmentation
     augmentation = Augmentation(kinds.random if read.is_random else kinds.stream, dataset.frame_hw)
+    assert read.augmentation_seed is not None, "a training's reads"
     move = augmentation.draw(read.augmentation_seed, boxes)
     return [move_frame(frame, move) for frame in frames], move.boxes(boxes)
 

@@ -14,7 +14,7 @@ from data.boxes.overlap import paired_iou
 from models.anchors import HeadOutput, decode_boxes
 from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OUTSIDE_COST
 from models.backbone import Stage
-from models.cells.lstm import LstmState
+from models.cells.lstm import Lstm2d, LstmState
 from models.detector import Detector, Features
 from models.layers.attention import AttentionBlock
 from models.layers.convolution import ConvBlock
@@ -41,7 +41,9 @@ class PlainAttentionBlock(AttentionBlock):
 
 
 PLAIN_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
-    plain.__base__: plain for plain in (PlainConvBlock, PlainLinear, PlainAttentionBlock)
+    ConvBlock: PlainConvBlock,
+    MapLinear: PlainLinear,
+    AttentionBlock: PlainAttentionBlock,
 }
 
 
@@ -75,16 +77,20 @@ def encode(
         if len(lanes):
             for kept, level in zip(selected, features[1:], strict=True):
                 kept.append(level[lanes.to(level.device)])
+    assert state is not None, "no frames"
     return tuple(torch.cat(kept) for kept in selected), state
 
 
-def _stage(stage: Stage, x: Float[Tensor, "b c_in h_in w_in"], state: LstmState | None) -> tuple[Tensor, LstmState]:
+def _stage(stage: nn.Module, x: Float[Tensor, "b c_in h_in w_in"], state: LstmState | None) -> tuple[Tensor, LstmState]:
+    assert isinstance(stage, Stage)
     maps = stage.downsample.norm(stage.downsample.conv(x).permute(0, 2, 3, 1))
     for block in stage.blocks:
         maps = block(maps)
     x = maps.permute(0, 3, 1, 2).contiguous()
+    lstm = stage.cell
+    assert isinstance(lstm, Lstm2d)
     hidden, cell = (torch.zeros_like(x), torch.zeros_like(x)) if state is None else state
-    forget, input_, output, cell_input = stage.lstm.gates(torch.cat((x, hidden), dim=1)).chunk(4, dim=1)
+    forget, input_, output, cell_input = lstm.gates(torch.cat((x, hidden), dim=1)).chunk(4, dim=1)
     cell = forget.sigmoid() * cell + input_.sigmoid() * cell_input.tanh()
     hidden = output.sigmoid() * cell.tanh()
     return hidden, (hidden, cell)

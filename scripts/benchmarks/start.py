@@ -47,7 +47,8 @@ def _first_step(command: list[str]) -> float:
             seconds = time.perf_counter() - started
         time.sleep(0.02)
     if process.returncode or seconds is None:
-        sys.exit(f"{' '.join(command)}\n{process.stdout.read()}")
+        output = process.stdout.read() if process.stdout is not None else ""
+        sys.exit(f"{' '.join(command)}\n{output}")
     return seconds
 
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +115,7 @@ def _config(overrides: list[str]) -> TrainConfig:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """As in a loader's worker; waiting threads would count as CPU time, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ def _event_streams(path: Path) -> dict[int, tuple[int, int]]:
 
 
 @contextmanager
-def _decoder(*arguments: str) -> Iterator[IO[bytes]]:
+def _decoder(*arguments: str) -> Generator[IO[bytes]]:
     """Output of `aedat4_process`. Raises ValueError if that ends by a fault, after its output has been read."""
     command = [sys.executable, aedat4_process.__file__, *arguments]
     with TemporaryFile() as errors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class EventFile:
 
 
 @contextmanager
-def faults_of(path: Path) -> Iterator[None]:
+def faults_of(path: Path) -> Generator[None]:
     """What readers raise over a file's content, as UserError with its path."""
     try:
         yield

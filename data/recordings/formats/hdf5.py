@@ -108,10 +108,18 @@ def _layout_of(name: str, node: h5py.Group | h5py.Dataset) -> Layout | None:
         return Layout({key: Part(f"{name}/{column}".strip("/")) for key, column in named[0].items()}, named[1])
     if node.dtype.names:
         named = by_names(node.dtype.names)
-        return named and Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
+        return (
+            None
+            if named is None
+            else Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
+        )
     if len(node.shape) == 2 and 4 in node.shape and node.dtype.kind in "iuf":
         order = by_values(_rows(node, 0, HEAD_ROWS))
-        return order and Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
+        return (
+            None
+            if order is None
+            else Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
+        )
     return None
 
 
@@ -186,7 +194,8 @@ def _sensor_hw(file: h5py.File, layout: Layout) -> tuple[int, int] | None:
     group = file[layout.parts["t"].array].parent
     for place in (group, group.attrs, file, file.attrs):
         if "height" in place and "width" in place:
-            return tuple(int(np.asarray(place[key][()]).item()) for key in ("height", "width"))
+            height, width = (int(np.asarray(place[key][()]).item()) for key in ("height", "width"))
+            return height, width
     for attributes in (group.attrs, file.attrs):
         width, _, height = str(attributes.get("geometry", "")).partition("x")
         if width.isdecimal() and height.isdecimal():

@@ -137,11 +137,19 @@ def _find_layout(path: Path, archive: zipfile.ZipFile, arrays: dict[str, _Array]
 def _layout_of_one(name: str, array: _Array, archive: zipfile.ZipFile) -> Layout | None:
     if array.dtype.names:
         named = by_names(array.dtype.names)
-        return named and Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
+        return (
+            None
+            if named is None
+            else Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
+        )
     if not array.has_columns or array.dtype.kind not in "iuf":
         return None
     order = by_values(array.head(archive, HEAD_ROWS))
-    return order and Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
+    return (
+        None
+        if order is None
+        else Layout({key: Part(name, column=i) for key, i in zip(KEYS, order, strict=True)}, is_guess=True)
+    )
 
 
 def _dtype(arrays: dict[str, _Array], part: Part) -> np.dtype:
