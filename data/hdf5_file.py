@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 
@@ -58,17 +59,17 @@ class _Sink(io.RawIOBase):
 
     def __init__(self, path: Path, mode: str) -> None:
         self._path = path
-        self._file = path.open({"w": "w+b", "r+": "r+b"}[mode], buffering=0)
+        self._file: Any = path.open({"w": "w+b", "r+": "r+b"}[mode], buffering=0)
 
-    def write(self, content: memoryview) -> int:
-        view = memoryview(content).cast("B")
+    def write(self, b: Any, /) -> int:
+        view = memoryview(b).cast("B")
         with self._remembered():
             done = 0
             while done < len(view):
                 done += self._file.write(view[done:])
         return len(view)
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         view, done = memoryview(buffer).cast("B"), 0
         while done < len(view) and (count := self._file.readinto(view[done:])):
             done += count

@@ -44,12 +44,13 @@ def build_own(path: str, key: str, options: Mapping[str, Any], *arguments: Any, 
     Raises:
         UserError: it cannot be imported, is no such class, or refuses its arguments.
     """
-    part = import_part(path, key)
+    part: Any = import_part(path, key)
     if not inspect.isclass(part) or (is_module and not issubclass(part, nn.Module)):
         wanted = "a class that derives from torch.nn.Module" if is_module else "a class"
         raise UserError(f"{key}={path}: is {_kind(part)}; wanted is {wanted}")
+    build: Any = part
     try:
-        return part(*arguments, _checked_options(part, path, key, options))
+        return build(*arguments, _checked_options(part, path, key, options))
     except UserError:
         raise
     except Exception as error:

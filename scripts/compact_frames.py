@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
     errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
-    print(f"{sum(outcome is True for outcome in outcomes)} written, {outcomes.count(False)} were there already")
+    print(
+        f"{sum(outcome is True for outcome in outcomes)} written, {sum(outcome is False for outcome in outcomes)} were there already"
+    )
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 2 if errors else 0

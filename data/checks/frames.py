@@ -66,7 +66,7 @@ def _read_all(
             except UserError:
                 damaged[reader.path].append(index)
         empty[index] = bool(sound) and not sound[0].any()
-        if len(sound) == 2 and not np.array_equal(*sound):
+        if len(sound) == 2 and not np.array_equal(sound[0], sound[1]):
             unequal.append(index)
         on_frame()
     for path, frames in damaged.items():

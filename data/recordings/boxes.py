@@ -36,7 +36,7 @@ def read_boxes(path: Path, time_unit: TimeUnit = "us") -> ndarray:
         raise UserError(f"{path} is damaged or no .npy file ({error}). Get it anew") from error
     present = raw.dtype.names or ()
     boxes = np.zeros(raw.size, BOX_DTYPE)
-    for name in BOX_DTYPE.names:
+    for name in BOX_DTYPE.fields or ():
         source = name if name in present else _OTHER_NAMES.get(name, name)
         if source not in present and name not in _DEFAULTS:
             raise UserError(f"{path} has no field {name!r} among {present}; needed are t, x, y, w, h and class_id")

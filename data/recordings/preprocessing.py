@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -173,8 +174,9 @@ def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: Dat
     for fault in check_sequence(target.folder, dataset, num_samples=0).faults:
         if fault.blocks_training:
             raise UserError(f"{fault.path}: {fault.what}. Delete {target.folder} and run this again")
-    report = json.loads(attributes.get("report", "{}"))
-    return Report(**{**report, "split": files.split, "name": files.name, "was_present": True})
+    report: dict[str, Any] = json.loads(attributes.get("report", "{}"))
+    report |= {"split": files.split, "name": files.name, "was_present": True}
+    return Report(**report)
 
 
 def _has_todays_labels(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> bool:
@@ -259,7 +261,8 @@ def _write_labels(
     labels = boxes[np.isin(boxes["t"], grid.label_us)]
     first_label = np.searchsorted(labels["t"], grid.label_us)
     target.boxes.parent.mkdir()
-    np.savez(target.boxes, **{BOXES_KEY: labels, FIRST_BOX_KEY: first_label})
+    arrays: dict[str, Any] = {BOXES_KEY: labels, FIRST_BOX_KEY: first_label}
+    np.savez(target.boxes, **arrays)
     np.save(target.label_times, grid.label_us)
     np.save(target.frame_times, grid.end_us)
     np.save(target.label_frames, grid.labelled)

@@ -17,4 +17,4 @@ def test_the_same_damage_in_each_validation_counts_once(tmp_path: Path) -> None:
         counter.on_validation_batch_start(trainer, None, SimpleNamespace(faults=("frame 3 of a.h5",)), 0)
     assert log.read_text() == "step 7: frame 3 of a.h5\n" * 3
     with pytest.raises(TooMuchDamageError, match=r"2 damaged chunks, more than training.max_damaged_chunks=1"):
-        counter.on_validation_batch_start(trainer, None, SimpleNamespace(faults=("frame 4 of a.h5",)))
+        counter.on_validation_batch_start(trainer, None, SimpleNamespace(faults=("frame 4 of a.h5",)), 0)
