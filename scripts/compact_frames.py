@@ -45,9 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
     errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
-    print(
-        f"{sum(outcome is True for outcome in outcomes)} written, {sum(outcome is False for outcome in outcomes)} were there already"
-    )
+    written, present = (sum(outcome is kind for outcome in outcomes) for kind in (True, False))
+    print(f"{written} written, {present} were there already")
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 2 if errors else 0
