@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
@@ -80,11 +80,15 @@ class ChunkDataset(Dataset):
             sequence.frames(read.start, read.stop, out)
             return labels
         augmentation = self._random if read.is_random else self._stream
-        move = augmentation.draw(read.augmentation_seed, labels.boxes)
+        latest = labels.box_image == labels.box_image.max(initial=-1)  # what RVT zooms in on is in that frame
+        move = augmentation.draw(read.augmentation_seed, labels.boxes[latest])
         sequence.frames(read.start, read.stop, out, move.pixel_map())
         boxes = move.boxes(labels.boxes)
         seen = (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
-        return Labels(labels.frames, boxes[seen], labels.box_image[seen])
+        moved = Labels(labels.frames, boxes[seen], labels.box_image[seen])
+        zooms_in = move.zoom is not None and move.zoom.zoom_in
+        keeps_all = not zooms_in or self._dataset.data_augmentation.keep_emptied_frames
+        return moved if keeps_all else _without(np.setdiff1d(labels.box_image, moved.box_image), moved)
 
     def _sequence(self, number: int) -> Sequence:
         """An opened sequence: each process opens its own, once, and keeps the last ones it used."""
@@ -114,6 +118,12 @@ def _empty_frames(shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # numpy asks for huge pages: a tenth of the time
     storage = torch.UntypedStorage._new_shared(num_bytes)
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+
+
+def _without(emptied: Int64[ndarray, " k"], labels: Labels) -> Labels:
+    """Labels without those labelled frames, which have no boxes; by position."""
+    kept = np.setdiff1d(np.arange(len(labels.frames)), emptied)
+    return Labels(labels.frames[kept], labels.boxes, np.searchsorted(kept, labels.box_image))
 
 
 def _last_frame_only(labels: Labels, length: int) -> Labels:

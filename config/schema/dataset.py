@@ -41,6 +41,7 @@ class AugmentationConfig(Strict):
 
 
 class DataAugmentationConfig(Strict):
+    keep_emptied_frames: bool = False  # zooming in may lose all boxes of a labelled frame: true makes it background
     random: AugmentationConfig
     stream: AugmentationConfig
 
@@ -89,17 +90,21 @@ class PreprocessingConfig(Strict):
     class_ids: dict[NonNegativeInt, str]  # id in the *_bbox.npy files -> class name; other ids are dropped
     first_label_ms: NonNegativeFloat
     label_interval_ms: PositiveFloat
-    label_interval_follows_rate: bool  # the interval is the multiple of the label period nearest to label_interval_ms
+    label_interval_follows_rate: bool = (
+        True  # the interval is the multiple of the label period nearest to label_interval_ms
+    )
     label_jitter_ms: NonNegativeFloat
     min_box_diagonal: NonNegativeFloat
     min_box_side: NonNegativeFloat
     max_box_width_fraction_train: Annotated[float, Field(gt=0, le=1)] | None
-    time_unit: Literal["s", "ms", "us", "ns"] | None  # of events in HDF5, npz, text; null: what the file says, or us
-    label_time_unit: Literal["s", "ms", "us", "ns"] | None  # of boxes; null: us, if that fits the events
+    time_unit: Literal["s", "ms", "us", "ns"] | None = (
+        None  # of events in HDF5, npz, text; null: what the file says, or us
+    )
+    label_time_unit: Literal["s", "ms", "us", "ns"] | None = None  # of boxes; null: us, if that fits the events
     # Boxes count from the recording's first event (where its format defines another start, from that), or from 0 of its
     # own clock. null: from 0 in files that count from their start, else what fits all boxes
-    label_clock: Literal["start", "recording"] | None
-    stream: NonNegativeInt | None  # of an AEDAT4 file with several event streams; null: its only one
+    label_clock: Literal["start", "recording"] | None = None
+    stream: NonNegativeInt | None = None  # of an AEDAT4 file with several event streams; null: its only one
     reference_gen1_spacing: bool  # RVT's script puts 2 windows between labels 250 ms apart, not 5; true repeats that
 
 

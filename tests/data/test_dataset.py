@@ -85,6 +85,26 @@ def test_augmentation_moves_frames_and_boxes_and_leaves_no_flat_box(make_config:
     assert batch.labelled_frames.tolist() == [1]
 
 
+@pytest.mark.parametrize(("keep", "labelled"), [("false", [1, 2]), ("true", [0, 1, 2])])
+def test_zooming_in_aims_at_the_latest_labelled_frame_and_those_it_empties_are_unlabelled(
+    make_config: Callable[..., TrainConfig], keep: str, labelled: list[int]
+) -> None:
+    """Frame 0 has its box in one corner, frame 2 in the other; frame 1 was annotated without any."""
+    zoom = "dataset.data_augmentation.random.zoom"
+    config = make_config(
+        f"{zoom}.prob=1", f"{zoom}.zoom_in.weight=1", f"{zoom}.zoom_out.weight=0", f"{zoom}.zoom_in.factor.max=2",
+        f"{zoom}.zoom_in.factor.min=2", f"dataset.data_augmentation.keep_emptied_frames={keep}",
+    )  # fmt: skip
+    path = config.dataset.path / "train" / "sequence_4"
+    write_sequence(path, 3, {0: [(0, 0.0, 0.0, 2.0, 2.0)], 1: [], 2: [(3, 16.0, 8.0, 4.0, 4.0)]})
+    dataset = ChunkDataset(load_index(config.dataset, "train"), config.dataset)
+    for seed in range(20):
+        batch = dataset[read(4, 0, 3, augmentation_seed=(seed,), is_random=True)]
+        assert batch.boxes[:, 0].tolist() == [3]
+        assert batch.labelled_frames.tolist() == labelled
+        assert batch.box_image.tolist() == [labelled.index(2)]
+
+
 def test_frames_after_a_streams_end_stay_empty_under_augmentation(make_dataset: Callable[..., ChunkDataset]) -> None:
     dataset = make_dataset("dataset.data_augmentation.stream.prob_hflip=1")
     batch = dataset.__getitems__([read(1, 3, 5, augmentation_seed=(seed,), row=seed) for seed in range(8)])
