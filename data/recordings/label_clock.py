@@ -85,6 +85,10 @@ def boxes_of(path: Path, recording: Recording, settings: PreprocessingConfig) ->
     if len(boxes) == 0:
         return LabelClock(boxes, 0, ())
     events = _Events.of(recording)
+    notes = []
+    if said.label_clock != "start" and _go_on_where_a_counter_starts_again(boxes["t"], events):
+        notes.append(f"{path.name}: its times start again at 2^32 us, as the events' do: taken to go on")
+        boxes = boxes[np.argsort(boxes["t"], kind="stable")]
     times = np.unique(boxes["t"])
     if contradiction := _contradiction(times, events, said, settings):
         raise UserError(_refusal(contradiction, path, recording, times, events, said, settings))
@@ -95,10 +99,10 @@ def boxes_of(path: Path, recording: Recording, settings: PreprocessingConfig) ->
             f"stamps of its clock ({_span(events.first_us, events.last_us)}); both fit. Say which: "
             "dataset.preprocessing.label_clock=start, or recording"
         )
-    notes = []
     if said.label_clock is None and recording.clock_start_us > 0:
-        words = {"start": "taken to count from the recording's start", "recording": "taken as stamps of its clock"}
-        notes.append(f"{path.name}: times are {words[clock]}, which starts at {_readable(recording.clock_start_us)}")
+        words = {"start": "taken to count from its start", "recording": "taken as stamps of its clock"}
+        start = _readable(recording.clock_start_us)
+        notes.append(f"{path.name}: times are {words[clock]}; {recording.path.name} starts at {start}")
     if clock == "recording":
         boxes["t"] -= recording.clock_start_us
     return LabelClock(boxes, start_of(recording, settings), tuple(notes))
@@ -109,6 +113,18 @@ def start_of(recording: Recording, settings: PreprocessingConfig) -> int:
     if settings.label_clock != "start" or recording.first_t_us is None:
         return 0
     return _Events.of(recording).start_us - recording.clock_start_us
+
+
+def _go_on_where_a_counter_starts_again(t_us: Int64[ndarray, " n"], events: _Events) -> bool:
+    """Unwrap label times of 32 bits in place, if then more of them fit events whose counter of 32 bits has run over."""
+    period = 1 << 32
+    if not events.first_us < period <= events.last_us or t_us.max() >= period:
+        return False
+    goes_on = np.where(t_us < events.first_us - events.slack_us, t_us + period, t_us)
+    if events.share(goes_on) <= max(events.share(t_us), events.share(t_us + events.start_us)):
+        return False
+    t_us[:] = goes_on
+    return True
 
 
 def _clock(times: Int64[ndarray, " n"], events: _Events, label_clock: str | None) -> str:
@@ -186,6 +202,8 @@ def _remedies(
         changes = [a != b for a, b in ((event_unit, said.time_unit), (label_unit, said.label_unit))]
         changes.append(clock != said.label_clock)
         spans, times = _in_unit(events, said.time_unit, event_unit), times_in[label_unit]
+        if clock == "recording" != said.label_clock and not spans.has_own_start:
+            continue  # the same as without it
         if sum(changes) in (0, 3) or not _fits(times, spans, guess, settings):
             continue
         gap_us = (times[-1] - times[0]) / max(len(times) - 1, 1)

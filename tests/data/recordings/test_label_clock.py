@@ -115,6 +115,23 @@ def test_clocks_that_fit_are_understood(
     assert bool(report.notes) == (events is not same)  # what was taken for the start is said
 
 
+@pytest.mark.parametrize("wrapped_boxes", [True, False])
+def test_label_times_of_32_bits_go_on_as_the_events_do(
+    tmp_path: Path, wrapped_boxes: bool, sound: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """The counter runs over in the middle of the recording; labels have its stamps, or those of 64 bits."""
+    shift = 2**32 - 2_000_000
+    files = recording(
+        tmp_path / "raw",
+        lambda t: ((t + shift) % 2**32).astype(np.uint32),
+        lambda t: (t + shift) % 2**32 if wrapped_boxes else t + shift,
+    )
+    frames, labels, report = outcome(tmp_path, files)
+    assert np.array_equal(labels["t"], sound[1]["t"])
+    assert np.array_equal(frames, sound[0])
+    assert any("start again at 2^32" in note for note in report.notes) == wrapped_boxes
+
+
 def test_a_setting_is_believed_though_the_spans_look_odd(tmp_path: Path) -> None:
     """Boxes in the first thousandth of a recording only, or a scene that is still at first."""
     early = recording(tmp_path / "early", lambda t: t * 1000, seconds=0.9)
