@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
@@ -22,25 +21,21 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.checks.sequence import check_sequence
-from data.frame_store import FrameStoreWriter
 from data.hdf5_file import Hdf5Writer
-from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, RULE_KEY, SETTINGS_KEY, SequenceLayout
+from data.layout import RULE_KEY, SETTINGS_KEY, SequenceLayout
 from data.recordings.boxes import clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading
 from data.recordings.label_clock import boxes_of, join_stamps
-from data.recordings.label_grid import FrameGrid, frame_grid
+from data.recordings.label_grid import frame_grid
 from data.recordings.recording import Recording
-from data.recordings.representation import add_stacked_histogram
+from data.recordings.sequence_files import move_into_place, write_frames, write_labels
 
 _YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
 PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
-_AFTER_LAST = "after the last labelled frame"
 LABEL_RULE = "from the labelled frame before"  # older sets have none: there all were measured from the first one
 _TOO_EARLY = "before {} ms (dataset.preprocessing.first_label_ms)"
-_BEFORE_FIRST = "before the first labelled frame"
-_BETWEEN = "between labelled frames"
 
 
 @dataclass(frozen=True)
@@ -97,17 +92,20 @@ def preprocess_recording(
         bounds_us = ((end - _window_us(dataset) + start_us, end + start_us) for end in grid.end_us.tolist())
         seen = _Seen()
         windows = seen.through(recording.windows(bounds_us))
-        num_events = _write_frames(partial, windows, len(grid.end_us), dataset, on_frame)
+        num_events = write_frames(partial, windows, len(grid.end_us), dataset, on_frame)
         grid = grid.first(len(num_events))
         _check_events(files, recording, num_events[grid.labelled])
-        _write_labels(partial, boxes, grid, dataset, report)
+        labels, others = write_labels(partial, boxes, grid)
+        counts = Counter(labels["class_id"].tolist())
+        report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
+        report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
         report.num_frames, report.num_events = len(num_events), recording.num_events
         report.num_events_in_frames = seen.num_events
         report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
         with Hdf5Writer(partial.frames, "r+") as writer:
             attributes = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, "report": json.dumps(asdict(report))}
             writer.file.attrs.update(attributes)
-        _move_into_place(partial, target)
+        move_into_place(partial, target)
     except OSError as error:  # those of reading are UserErrors by now
         raise UserError(f"{target.folder} cannot be written: {error}. {_remedy(error)}") from error
     finally:
@@ -205,37 +203,6 @@ def _usable_boxes(
     return boxes, clock.start_us
 
 
-def _write_frames(
-    target: SequenceLayout, windows: Iterator[Events], num_windows: int, dataset: DatasetConfig,
-    on_frame: Callable[[], None],
-) -> Int64[ndarray, " frames"]:  # fmt: skip
-    """Write both files of frames; returns the number of events in each, fewer than wanted where the recording ends."""
-    frame = np.empty((dataset.channels, *dataset.frame_hw), np.uint8)
-    stride = 2 if dataset.downsample_by_factor_2 else 1
-    num_events = []
-    with Hdf5Writer(target.frames) as writer, FrameStoreWriter(target.compact_frames, frame.shape) as compact:
-        data = writer.file.create_dataset(
-            FRAMES_KEY,
-            shape=(num_windows, *frame.shape),
-            maxshape=(None, *frame.shape),
-            chunks=(1, *frame.shape),
-            dtype=np.uint8,
-            fletcher32=True,
-            **hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE),
-        )
-        for index, events in enumerate(windows):
-            frame.fill(0)
-            cutoff = dataset.representation.count_cutoff
-            add_stacked_histogram(events.x, events.y, events.polarity, events.t_us, cutoff, stride, frame)
-            data[index] = frame
-            writer.check()
-            compact.append(frame)
-            num_events.append(len(events))
-            on_frame()
-        data.resize(len(num_events), axis=0)
-    return np.array(num_events, np.int64)
-
-
 def _check_events(files: RecordingFiles, recording: Recording, in_labelled: Int64[ndarray, " k"]) -> None:
     """`in_labelled`: number of events in each labelled frame."""
     for fault, remedy in (
@@ -253,49 +220,3 @@ def _check_events(files: RecordingFiles, recording: Recording, in_labelled: Int6
             f"It is cut short, or its times and those of {files.boxes.name} are of different clocks. See "
             "dataset.preprocessing.label_clock, label_time_unit and time_unit"
         )
-
-
-def _write_labels(
-    target: SequenceLayout, boxes: ndarray, grid: FrameGrid, dataset: DatasetConfig, report: Report
-) -> None:
-    labels = boxes[np.isin(boxes["t"], grid.label_us)]
-    first_label = np.searchsorted(labels["t"], grid.label_us)
-    target.boxes.parent.mkdir()
-    arrays: dict[str, Any] = {BOXES_KEY: labels, FIRST_BOX_KEY: first_label}
-    np.savez(target.boxes, **arrays)
-    np.save(target.label_times, grid.label_us)
-    np.save(target.frame_times, grid.end_us)
-    np.save(target.label_frames, grid.labelled)
-    report.num_labelled = len(grid.label_us)
-    counts = Counter(labels["class_id"].tolist())
-    report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
-    early, late = (int(count.sum()) for count in (boxes["t"] < grid.label_us[0], boxes["t"] > grid.label_us[-1]))
-    others = {_BEFORE_FIRST: early, _AFTER_LAST: late, _BETWEEN: len(boxes) - len(labels) - early - late}
-    report.dropped_boxes |= {reason: count for reason, count in others.items() if count}
-
-
-def _move_into_place(partial: SequenceLayout, target: SequenceLayout) -> None:
-    """By renaming. Where the sequence exists at the other resolution, only the frames join it, the file that tells a
-    finished sequence last.
-    """
-    if not target.folder.exists():
-        target.folder.parent.mkdir(parents=True, exist_ok=True)
-        partial.folder.rename(target.folder)
-        return
-    for path in sorted(partial.folder.rglob("*.np[yz]")):
-        if not _have_equal_arrays(path, target.folder / path.relative_to(partial.folder)):
-            raise UserError(
-                f"{target.folder} exists already, with other labels or times than this command gives. "
-                "Give another output folder, or delete this one"
-            )
-    partial.compact_frames.replace(target.compact_frames)
-    partial.frames.replace(target.frames)
-
-
-def _have_equal_arrays(path: Path, other: Path) -> bool:
-    if not other.is_file():
-        return False
-    mine, theirs = np.load(path), np.load(other)
-    if path.suffix == ".npy":
-        return np.array_equal(mine, theirs)
-    return all(key in theirs and np.array_equal(mine[key], theirs[key]) for key in mine)

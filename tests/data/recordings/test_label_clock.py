@@ -132,6 +132,21 @@ def test_label_times_of_32_bits_go_on_as_the_events_do(
     assert any("start again at 2^32" in note for note in report.notes) == wrapped_boxes
 
 
+@pytest.mark.parametrize(("clock", "first_us"), [("recording", 60_000_000), ("start", 3_760_000_000)])
+def test_where_both_starts_fit_a_setting_says_which(tmp_path: Path, clock: str, first_us: int) -> None:
+    """Events from 3,700 s to 7,999 s, one in a second; labels at 3,760 s to 4,140 s."""
+    files = recording(tmp_path / "raw", lambda t: 3_700_000_000 + t * 1075, lambda t: 3_750_000_000 + t * 100)
+    with pytest.raises(UserError, match=r"both fit\. Say which: dataset\..*label_clock=start, or recording"):
+        preprocess_recording(tmp_path / "out", small_dataset(), files)
+    dataset = small_dataset(
+        f"dataset.preprocessing.label_clock={clock}", "dataset.representation.window_ms=1100",
+        "dataset.preprocessing.label_interval_ms=10000",
+    )  # fmt: skip
+    preprocess_recording(tmp_path / "out", dataset, files)
+    (times,) = (tmp_path / "out" / "train" / "a").glob("labels_v2/timestamps_us.npy")
+    assert np.load(times)[0] == first_us
+
+
 def test_a_setting_is_believed_though_the_spans_look_odd(tmp_path: Path) -> None:
     """Boxes in the first thousandth of a recording only, or a scene that is still at first."""
     early = recording(tmp_path / "early", lambda t: t * 1000, seconds=0.9)
