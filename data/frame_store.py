@@ -57,7 +57,7 @@ class FrameStore:
             channels, height, width = (int(size) for size in self._file.attrs["frame_chw"])
             self.frame_chw = channels, height, width
             self._payload: h5py.Dataset = self._file["payload"]
-            self._frame_start: Int64[ndarray, " n+1"] = self._file["frame_start"][:]
+            self._frame_start: Int64[ndarray, " n_and_one"] = self._file["frame_start"][:]
         except (OSError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
         if len(self._frame_start) == 0 or self._frame_start[-1] != len(self._payload):

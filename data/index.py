@@ -37,7 +37,7 @@ class SplitIndex:
     names: ndarray  # [s] str
     fingerprint: Int64[ndarray, "s f"]  # sizes and times of a sequence's files
     num_frames: Int64[ndarray, " s"]
-    first_label: Int64[ndarray, " s+1"]  # where a sequence's labelled frames begin
+    first_label: Int64[ndarray, " s_and_one"]  # where a sequence's labelled frames begin
     label_frame: Int64[ndarray, " k"]  # frame index of each labelled frame
     class_counts: UInt16[ndarray, "k c"]  # boxes per class, as loaded
     unknown_ids: Int64[ndarray, " s"]  # boxes per sequence whose class id is not in the data set's list

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from zipfile import BadZipFile
 
 import h5py
@@ -28,6 +28,7 @@ _BOX_FIELDS = ["class_id", "x", "y", "w", "h"]
 _REMEDY = f"{PREPROCESS_AGAIN}; scripts/check_dataset.py lists all damaged files"
 
 
+@runtime_checkable
 class FrameReader(Protocol):
     """Frames of one file, in order; the handle stays open until `close`."""
 

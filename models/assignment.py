@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from data.boxes.overlap import iou_with_own_image
@@ -105,7 +105,7 @@ class _Pairs:
     candidate: Bool[Tensor, "n m"]  # of that of some box of the image
 
 
-def _fits_whole(near: Bool[Tensor, "n a"]) -> bool:
+def _fits_whole(near: Shaped[Tensor, "n a"]) -> bool:
     return near.device.type != "cpu" and near.numel() <= MANY_PAIRS
 
 

@@ -123,7 +123,7 @@ class RecurrentBackbone(nn.Module):
 
     def forward(
         self, frames: Num[Tensor, "l b c h w"], state: list[State] | None
-    ) -> tuple[list[Float[Tensor, "l b c_k h_k w_k"]], list[State]]:
+    ) -> tuple[list[Float[Tensor, "l b _ _ _"]], list[State]]:
         """Feature maps of stages 1 to 4 for every frame, uint8 or float, and the state after the last one."""
         features, new_state = [], []
         maps = frames

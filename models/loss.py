@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from models.assignment import assign_anchors, usable_boxes
 from models.parts import build_own, explained, is_own
 
 
+@runtime_checkable
 class Loss(Protocol):
     """From a head's output to losses. `names` lists the keys of what it returns, `loss` among them."""
 

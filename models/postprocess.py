@@ -14,7 +14,7 @@ from models.anchors import HeadOutput, decode_boxes
 MANY_CANDIDATES = 4_000  # of an image; from here on torchvision's quadratic time shows on a CPU
 
 
-def decode(predictions: HeadOutput) -> Float[Tensor, "k a 5+classes"]:
+def decode(predictions: HeadOutput) -> Float[Tensor, "k a five_and_classes"]:
     """Centre x, centre y, width, height in pixels, objectness, class probabilities."""
     return torch.cat(
         (
@@ -27,7 +27,7 @@ def decode(predictions: HeadOutput) -> Float[Tensor, "k a 5+classes"]:
 
 
 def postprocess(
-    decoded: Float[Tensor, "k a 5+classes"], confidence_threshold: float, nms_threshold: float
+    decoded: Float[Tensor, "k a five_and_classes"], confidence_threshold: float, nms_threshold: float
 ) -> list[Float[Tensor, "_ 7"]]:
     """Detections of each image, best score first: x1, y1, x2, y2, objectness, class confidence, class id.
 

@@ -10,6 +10,13 @@ from pathlib import Path
 # tiny tensors are faster in one thread, by far when the machine is busy; PyTorch reads it when it is first imported
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from jaxtyping import install_import_hook
+
+from tests.checking import checked  # noqa: F401  (the hook finds it by its name)
+
+# before anything of ours is imported: shapes and types of arguments and results are checked while the tests run
+install_import_hook(["models", "data"], "tests.checking.checked")
+
 import h5py
 import hdf5plugin
 import numpy as np

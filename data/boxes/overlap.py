@@ -47,7 +47,7 @@ def ragged_ious(
     truth_start: Int[ndarray, " d"],
     truth_stop: Int[ndarray, " d"],
     xywh: Float64[ndarray, "d 4"],
-) -> tuple[Float64[ndarray, " pairs"], Int[ndarray, " d+1"]]:
+) -> tuple[Float64[ndarray, " pairs"], Int[ndarray, " d_and_one"]]:
     """IoU of each prediction with the boxes truth_start..truth_stop-1 that it may match.
 
     Returns the IoUs one prediction after the other, and where each prediction's begin.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-State = tuple[Shaped[Tensor, "b *shape"], ...]
+State = tuple[Shaped[Tensor, "_ ..."], ...]
 """One stage's state: tensors of the cell's own number, shapes and types, complex ones included; the first axis is the
 lane. Zeros are the state at the start of a sequence. `()` is the state of a cell that remembers nothing."""
 
 
+@runtime_checkable
 class Cell(Protocol):
     """A module that takes L frames of B lanes through time, the last of a stage; its output is the stage's.
 

@@ -65,7 +65,7 @@ class Lstm2d(nn.Module):
         return torch.stack(outputs).view(L, B, H, W, C), (last_hidden, last_cell)
 
     def _update(
-        self, gates: Float[Tensor, "tokens 4*c"], cell: Float[Tensor, "tokens c"]
+        self, gates: Float[Tensor, "tokens four_c"], cell: Float[Tensor, "tokens c"]
     ) -> tuple[Float[Tensor, "tokens c"], Float[Tensor, "tokens c"]]:
         three_gates, cell_input = gates.split((3 * self.dim, self.dim), dim=1)
         forget, input_, output = three_gates.sigmoid().chunk(3, dim=1)

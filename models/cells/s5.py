@@ -75,8 +75,8 @@ class StateSpaceModel(nn.Module):
         self.output_matrix = _parameter(output_matrix)
 
     def forward(
-        self, u: Float[Tensor, "l*b h w c"], num_lanes: int, state: State | None
-    ) -> tuple[Float[Tensor, "l*b h w c"], State]:
+        self, u: Float[Tensor, "n h w c"], num_lanes: int, state: State | None
+    ) -> tuple[Float[Tensor, "n h w c"], State]:
         height, width, modes = *u.shape[1:3], len(self.log_step)
         factor, input_matrix = self._discretized()
         if state is None or not self.config.carry_state:

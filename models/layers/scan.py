@@ -23,11 +23,11 @@ class LinearScan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        u: Float[Tensor, "l*b h w c"],
-        weight: Float[Tensor, "2*p c"],
+        u: Float[Tensor, "n h w c"],
+        weight: Float[Tensor, "two_p c"],
         factor: Complex[Tensor, " p"],
-        state: Complex[Tensor, "b*h*w p"],
-    ) -> Complex[Tensor, "l b*h*w p"]:
+        state: Complex[Tensor, "cells p"],
+    ) -> Complex[Tensor, "l cells p"]:
         product = map_linear(u, weight, None)
         x = torch.view_as_complex(product.reshape(-1, *state.shape, 2))
         before = state
@@ -37,7 +37,7 @@ class LinearScan(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Complex[Tensor, "l b*h*w p"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Complex[Tensor, "l cells p"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same recurrence, backwards and with the conjugate factor, on what reaches each x."""
         (gradient,) = gradients
         u, weight, factor, state, x = ctx.saved_tensors

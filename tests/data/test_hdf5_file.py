@@ -6,6 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -23,13 +25,19 @@ ROOT = Path(__file__).parents[2]
 FRAMES = np.random.default_rng(0).integers(0, 5, (40, 4, 16, 16)).astype(np.uint8)
 
 
-@pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> object:
-    """No file may become longer than this: the same as a full disk, but for this process alone."""
+@contextmanager
+def longest_file(size: int) -> Generator[None]:
+    """No file may become longer than this: the same as a full disk, but for this process alone.
+
+    Over before the test ends: where pytest's own output is a file, that has the limit, too.
+    """
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def write_two(path: Path) -> None:
@@ -49,19 +57,17 @@ def test_what_is_written_is_an_ordinary_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [*range(0, 3000, 300), 10_000, 30_000])
-def test_a_full_disk_is_an_os_error(tmp_path: Path, size: int, limit: object) -> None:
-    limit(size)
-    with pytest.raises(OSError, match=r"too large.*a\.h5"):
+def test_a_full_disk_is_an_os_error(tmp_path: Path, size: int) -> None:
+    with longest_file(size), pytest.raises(OSError, match=r"too large.*a\.h5"):
         write_two(tmp_path / "a.h5")
-    with pytest.raises(OSError, match="too large"):
+    with longest_file(size), pytest.raises(OSError, match="too large"):
         write_frame_store(tmp_path / "b.h5", FRAMES, FRAMES.shape[1:])
 
 
-def test_compacting_onto_a_full_disk_leaves_nothing(tmp_path: Path, limit: object) -> None:
+def test_compacting_onto_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     write_frames(tmp_path / "event_representations.h5", FRAMES)
     before = files_below(tmp_path)
-    limit(8_000)
-    with pytest.raises(UserError, match=r"_compact\.h5 cannot be written: .*too large"):
+    with longest_file(8_000), pytest.raises(UserError, match=r"_compact\.h5 cannot be written: .*too large"):
         compact(tmp_path / "event_representations.h5")
     assert files_below(tmp_path) == before
 

@@ -1,5 +1,6 @@
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_checkpoints_of_every_kind_give_the_same_weights(kind, save):
     assert weights.keys() == expected.keys()
     for key, value in weights.items():
         assert torch.equal(value, expected[key]), key
-    check_compatible(weights, golden_detector(), "some.ckpt")
+    check_compatible(weights, golden_detector(), Path("some.ckpt"))
 
 
 def test_published_names_and_shapes_are_those_of_our_base_size():
@@ -146,7 +147,7 @@ def test_shapes_tell_the_size():
 def test_disagreement_with_the_config_names_the_setting_to_change(config_setting, advice):
     detector = Detector(raw_config(config_setting), NUM_CLASSES, PARTITION_SIZE)
     with pytest.raises(UserError, match=rf"theirs\.ckpt .*{advice}"):
-        check_compatible(golden_weights(), detector, "theirs.ckpt")
+        check_compatible(golden_weights(), detector, Path("theirs.ckpt"))
 
 
 def raw_config(setting):
@@ -214,7 +215,7 @@ def test_settings_that_tell_in_no_shape_are_reported_where_ours_was_trained_with
 def test_other_class_count_asks_for_another_data_set():
     detector = Detector(model_config(), 3, PARTITION_SIZE)
     with pytest.raises(UserError, match=r"model\.head\.num_classes=8.*dataset with 8 classes \(now 3\)"):
-        check_compatible(golden_weights(), detector, "theirs.ckpt")
+        check_compatible(golden_weights(), detector, Path("theirs.ckpt"))
 
 
 def test_hostile_file_is_refused_unread_and_the_way_out_named(save):

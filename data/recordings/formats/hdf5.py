@@ -124,7 +124,7 @@ def _layout_of(name: str, node: h5py.Group | h5py.Dataset) -> Layout | None:
 
 
 def _is_column(shape: tuple[int, ...]) -> bool:
-    return len(shape) > 0 and np.prod(shape) == max(shape)
+    return len(shape) > 0 and bool(np.prod(shape) == max(shape))
 
 
 def _length(array: h5py.Dataset) -> int:

@@ -111,7 +111,7 @@ def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     return name, _Array(info.filename, dtype, shape, is_fortran, header_bytes)
 
 
-def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _array_header(stream: IO[bytes] | zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
