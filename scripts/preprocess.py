@@ -15,7 +15,7 @@ import argparse
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -105,9 +105,20 @@ def find_recordings(source: Path) -> Found:
                 )
             else:
                 notes.append(f"{path}: no recording lies beside it")
+    faults += [UserError(message) for message in _overlooked(source)]
     if not found and not faults:
         raise UserError(f"{source} has no recordings: expected {{{','.join(SPLITS)}}}/*{{{','.join(SUFFIXES)}}}")
     return Found(list(found.values()), faults, notes)
+
+
+def _overlooked(source: Path) -> Iterator[str]:
+    """Folders with recordings where none are looked for: beside the splits, or below one."""
+    splits = [source / split for split in SPLITS]
+    beside = [folder for folder in sorted(source.glob("*/")) if folder not in splits]
+    for folder in [*beside, *(below for split in splits for below in sorted(split.glob("*/")))]:
+        if not folder.name.startswith(".") and (boxes := next(folder.glob(f"*{BOXES_SUFFIX}"), None)):
+            expected = f"recordings and boxes lie directly in {', '.join(SPLITS)}"
+            yield f"{folder} holds {boxes.name} and is not read: {expected}. Move its files there, or it away"
 
 
 def _unread(boxes: Path, paths: list[Path]) -> list[Path]:

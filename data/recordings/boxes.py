@@ -15,6 +15,7 @@ from config.schema import PreprocessingConfig
 from data.boxes import BOX_DTYPE
 from data.recordings.formats.common import NO_TIME, TICKS_PER_S, TimeUnit
 
+OUTSIDE_SENSOR = "outside the sensor"
 OTHER_CLASS = "of class id"  # the id follows
 _OTHER_NAMES = {"t": "ts", "class_confidence": "confidence"}
 _IDS = ("class_id", "track_id")
@@ -101,7 +102,7 @@ def clean_boxes(
     step.keep(_is_finite(step.boxes), "not finite")
     step.boxes = crop_boxes(step.boxes, frame_hw)
     width, height = step.boxes["w"], step.boxes["h"]
-    step.keep((width > 0) & (height > 0), "outside the sensor")
+    step.keep((width > 0) & (height > 0), OUTSIDE_SENSOR)
     width, height = step.boxes["w"], step.boxes["h"]
     is_large = np.hypot(width, height) >= settings.min_box_diagonal
     step.keep(is_large & (np.minimum(width, height) >= settings.min_box_side), "too small")

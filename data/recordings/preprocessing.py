@@ -23,7 +23,7 @@ from config.schema import DatasetConfig
 from data.checks.sequence import check_sequence
 from data.hdf5_file import Hdf5Writer
 from data.layout import RULE_KEY, SETTINGS_KEY, SequenceLayout
-from data.recordings.boxes import clean_boxes
+from data.recordings.boxes import OUTSIDE_SENSOR, clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading
@@ -33,6 +33,7 @@ from data.recordings.recording import Recording
 from data.recordings.sequence_files import move_into_place, write_frames, write_labels
 
 _YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
+_MANY_LOST = 0.05  # of a recording's label times
 PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
 LABEL_RULE = "from the labelled frame before"  # older sets have none: there all were measured from the first one
 _TOO_EARLY = "before {} ms (dataset.preprocessing.first_label_ms)"
@@ -80,6 +81,7 @@ def preprocess_recording(
     report = Report(files.split, files.name)
     boxes, start_us = _usable_boxes(files, dataset, recording, report)
     grid = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset))
+    report.notes += _labels_off_the_rhythm(files, np.unique(boxes["t"]), grid, dataset)
     if len(grid.end_us) == 0:
         early = {_TOO_EARLY.format(dataset.preprocessing.first_label_ms): len(boxes)} if len(boxes) else {}
         report.dropped_boxes |= early
@@ -152,6 +154,24 @@ def _window_us(dataset: DatasetConfig) -> int:
     return dataset.representation.window_ms * 1000
 
 
+def _labels_off_the_rhythm(
+    files: RecordingFiles, times: Int64[ndarray, " n"], grid: FrameGrid, dataset: DatasetConfig
+) -> Iterator[str]:
+    """Tells of label times that no labelled frame lies near: none was a multiple of the interval after the last one."""
+    times = times[times >= dataset.preprocessing.first_label_ms * 1000]
+    if len(grid.label_us) == 0:
+        return
+    interval_us = max(dataset.preprocessing.label_interval_ms * 1000, float(np.median(np.diff(times, prepend=0))))
+    since_us = times - grid.label_us[np.searchsorted(grid.label_us, times, side="right") - 1]
+    lost = since_us > 2 * interval_us
+    if lost.mean() > _MANY_LOST:
+        yield (
+            f"{files.boxes.name}: {int(lost.sum()):,} of {len(times):,} label times, from "
+            f"{times[lost][0] / 1e6:,.3f} s on, are no multiple of the interval after the labelled frame before them, and so are not used, as in RVT: see "
+            "dataset.preprocessing.label_interval_ms and label_jitter_ms"
+        )
+
+
 def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> Report:
     """The report of a finished sequence. One that RVT's own script made carries none: then it has counts of 0."""
     remedy = f"Give another output folder, or delete {target.folder}"
@@ -200,6 +220,11 @@ def _usable_boxes(
         clock.boxes, dataset.resolution_hw, dataset.preprocessing, class_ids, is_train=is_train
     )
     report.dropped_boxes = dict(dropped)
+    if dropped[OUTSIDE_SENSOR] > report.num_boxes_read / 2:
+        raise UserError(
+            f"{files.boxes} has {dropped[OUTSIDE_SENSOR]:,} of {report.num_boxes_read:,} boxes outside a sensor of "
+            f"{dataset.resolution_hw} pixels (height, width). Check dataset.resolution_hw, and that boxes are in pixels"
+        )
     return boxes, clock.start_us
 
 

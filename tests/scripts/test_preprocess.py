@@ -116,3 +116,15 @@ def test_what_is_not_read_is_told_among_what_is(tmp_path: Path) -> None:
     words = ["a_td.h5 and", "b_td.bag is not read, though boxes lie beside it", "c.2024.zip is not read"]
     assert len(found.faults) == len(words)
     assert all(word in str(fault) for fault, word in zip(found.faults, words, strict=True))
+
+
+def test_folders_with_recordings_where_none_are_looked_for_are_told(tmp_path: Path) -> None:
+    touch(tmp_path / "train", "a_td.h5", "a_bbox.npy")
+    touch(tmp_path / "train" / "night", "b_td.h5", "b_bbox.npy")
+    touch(tmp_path / "validation", "c_td.h5", "c_bbox.npy")
+    touch(tmp_path / "tools", "readme.txt")
+    found = find_recordings(tmp_path)
+    assert [files.name for files in found.recordings] == ["a"]
+    (beside, below) = map(str, found.faults)
+    assert beside.startswith(f"{tmp_path}/validation holds c_bbox.npy and is not read")
+    assert below.startswith(f"{tmp_path}/train/night holds b_bbox.npy and is not read")

@@ -221,3 +221,22 @@ def test_where_boxes_went_if_none_remains(tmp_path: Path) -> None:
     assert (report.num_frames, report.num_boxes_read) == (0, 39)
     reasons = {"of class id 7, not in class_ids": 30, "before 100.0 ms (dataset.preprocessing.first_label_ms)": 9}
     assert report.dropped_boxes == reasons
+
+
+def test_labels_that_never_come_back_into_the_rhythm_are_told(tmp_path: Path) -> None:
+    """Half an interval is lost in the middle: RVT uses none of the labels behind it, which nobody would notice."""
+    files = recording(tmp_path / "raw", boxes=lambda t: np.where(t > 2_000_000, t + 50_000, t))
+    _, labels, report = outcome(tmp_path, files)
+    assert labels["t"].max() == 2_000_000
+    (note,) = report.notes
+    assert "18 of 39 label times, from 2.250 s on, are no multiple of the interval" in note
+    assert outcome(tmp_path / "b", recording(tmp_path / "sound"))[2].notes == []
+
+
+def test_boxes_of_a_larger_sensor_are_refused(tmp_path: Path) -> None:
+    files = recording(tmp_path / "raw")
+    boxes = np.load(files.boxes)
+    boxes["x"][:20] *= 10
+    np.save(files.boxes, boxes)
+    with pytest.raises(UserError, match=r"20 of 39 boxes outside a sensor of \(20, 30\).* Check "):
+        preprocess_recording(tmp_path / "out", small_dataset(), files)
