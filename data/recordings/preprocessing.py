@@ -167,7 +167,8 @@ def _labels_off_the_rhythm(
     if lost.mean() > _MANY_LOST:
         yield (
             f"{files.boxes.name}: {int(lost.sum()):,} of {len(times):,} label times, from "
-            f"{times[lost][0] / 1e6:,.3f} s on, are no multiple of the interval after the labelled frame before them, and so are not used, as in RVT: see "
+            f"{times[lost][0] / 1e6:,.3f} s on, are no multiple of the interval after the "
+            "labelled frame before them, and so are not used, as in RVT: see "
             "dataset.preprocessing.label_interval_ms and label_jitter_ms"
         )
 
