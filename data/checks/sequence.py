@@ -178,7 +178,7 @@ def fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
     named, _, rest = str(error).partition(": ")
     if named.startswith(f"{path.parent}/") and rest:
         path = Path(named)
-    what, _, remedy = str(error).removeprefix(f"{path}: ").partition(". ")
+    what, _, remedy = str(error).removeprefix(f"{path}").lstrip(": ").partition(". ")
     return Fault(path, what, remedy, skippable=skippable)
 
 

@@ -28,7 +28,7 @@ from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading
 from data.recordings.label_clock import boxes_of, join_stamps
-from data.recordings.label_grid import frame_grid
+from data.recordings.label_grid import FrameGrid, frame_grid
 from data.recordings.recording import Recording
 from data.recordings.sequence_files import move_into_place, write_frames, write_labels
 
