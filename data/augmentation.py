@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Real
 from numpy import ndarray
 
 from config.schema import AugmentationConfig
@@ -141,7 +141,7 @@ class Augmentation:
 
 
 def window_at(
-    box_xywh: Float32[ndarray, "4"], frame_hw: tuple[int, int], window_hw: tuple[int, int], u: Float64[ndarray, "2"]
+    box_xywh: Real[ndarray, "4"], frame_hw: tuple[int, int], window_hw: tuple[int, int], u: Float64[ndarray, "2"]
 ) -> tuple[int, int]:
     """Top-left corner of a window that holds the box, or lies within a larger box; `u` in 0..1 picks one."""
     corner = []

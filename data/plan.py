@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64, Real
 from numpy import ndarray
 
 # What random numbers are drawn for; part of their seed, so that no two draws share one.
@@ -64,7 +64,7 @@ class TrainingPlan:
         num_random_rows: int,
         seed: int,
         world_size: int = 1,
-        weights: Float64[ndarray, " c"] | None = None,
+        weights: Real[ndarray, " c"] | None = None,
     ) -> None:
         assert num_stream_rows + num_random_rows > 0
         assert len(streams) > 0 or num_stream_rows == 0

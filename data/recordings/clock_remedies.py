@@ -97,11 +97,11 @@ def _in_words(guess: Said, changes: list[bool]) -> tuple[str, str]:
     return " and ".join(causes), " ".join(keys)
 
 
-def span_in_words(first_us: int, last_us: int) -> str:
+def span_in_words(first_us: int | np.integer, last_us: int | np.integer) -> str:
     return f"{readable(first_us)} to {readable(last_us)}"
 
 
-def readable(t_us: int) -> str:
+def readable(t_us: int | np.integer) -> str:
     t_us = int(t_us)
     if abs(t_us) < 1_000:
         return f"{t_us} us"

@@ -63,14 +63,14 @@ def place_road_users(classes: Iterable[str], view: View, duration_s: float, rng:
 def make_actor(
     name: str, track_id: int, view: View, depth_y: float, motion: Motion, duration_s: float, rng: Generator
 ) -> Actor:
-    sprite = make_sprite(name, view.px_per_m(depth_y), rng, faces_left=motion.speed_m_s < 0)
+    sprite = make_sprite(name, view.px_per_m(depth_y), rng, faces_left=bool(motion.speed_m_s < 0))
     meeting_m = view.metres_at(depth_y, rng.uniform(0.1, 0.9) * view.frame_hw[1])
     start_m = meeting_m - motion.metres(rng.uniform(0, duration_s))
     return Actor(CLASS_NAMES.index(name), track_id, sprite, view, depth_y, start_m, motion)
 
 
 def _apart(one: Actor, other: Actor) -> bool:
-    return abs(one.start_m - other.start_m) > (one.sprite.length_m + other.sprite.length_m) / 2 + 1
+    return bool(abs(one.start_m - other.start_m) > (one.sprite.length_m + other.sprite.length_m) / 2 + 1)
 
 
 def place_standing(view: View, rng: Generator) -> list[Standing]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Int64, Integer, Real
 from numpy import ndarray
 
 from config.errors import UserError
@@ -72,7 +72,7 @@ def faults_of(path: Path) -> Generator[None]:
 
 def file_outline(
     times: Callable[[int, int, int], ndarray], num_events: int, stride: int | None = 2**16
-) -> Int64[ndarray, " n"]:
+) -> Real[ndarray, " n"]:
     """Outline of a file with random access: the first and the last times, and every `stride`-th between them.
 
     `times(begin, end, step)` are the file's.

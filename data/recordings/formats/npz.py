@@ -64,7 +64,7 @@ class _Array:
 
         return read
 
-    def _read(self, stream: IO[bytes], num_values: int) -> ndarray:
+    def _read(self, stream: IO[bytes] | zipfile.ZipExtFile, num_values: int) -> ndarray:
         data = stream.read(num_values * self.dtype.itemsize)
         if len(data) < num_values * self.dtype.itemsize:
             raise ValueError(f"{self.member} ends early")
