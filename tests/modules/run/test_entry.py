@@ -310,3 +310,15 @@ def test_other_scales_train_validate_and_resume(start: Start, tmp_path: Path, se
     checkpoint = next((run / "checkpoints").glob("last_*"))
     with pytest.raises(UserError, match=re.escape(setting)):
         start("training.max_steps=2", f"weights={checkpoint}", project="other")
+
+
+def test_the_test_split_is_measured_where_it_is_asked_for(start: Start, make_config, tmp_path: Path) -> None:
+    assert start("training.max_steps=2", "validation.limit_val_batches=0") == 0
+    checkpoint = next((run_folder(tmp_path) / "checkpoints").glob("last_*"))
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint, "use_test_set=true")
+    assert validate(config, ["validation.py"]) == 0
+    (found,) = run_folder(tmp_path).glob("validation_test_*")
+    results = json.loads((found / "results.json").read_text())
+    assert results["protocol"]["split"] == "test"
+    assert results["protocol"]["labelled_frames"] == 2  # of its one sequence of five frames
+    assert [path.name for path in (found / "predictions").iterdir()] == ["sequence_0_bbox.npy"]

@@ -1,0 +1,23 @@
+"""`check=true`: what a run will take, without leaving anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import Start
+
+
+def test_check_times_a_few_steps_and_leaves_nothing(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start("check=true", "training.max_steps=3600") == 0
+    said = {line.partition(":")[0]: line.partition(":")[2] for line in capsys.readouterr().out.splitlines()}
+    assert "parameters, input (" in said["Network"]
+    assert "4 sequences" in said["Training"]
+    assert "3 sequences" in said["Validation"]
+    assert "MiB" in said["Memory"]
+    assert "per checkpoint" in said["Disk"]
+    assert "h for training.max_steps=3600" in said["Time"]
+    assert not list((tmp_path / "runs").rglob("*"))
