@@ -46,7 +46,7 @@ class SplitIndex:
     def __len__(self) -> int:
         return len(self.names)
 
-    def path(self, sequence: int) -> Path:
+    def path(self, sequence: int | np.integer) -> Path:
         return self.split / str(self.names[sequence])
 
     @property

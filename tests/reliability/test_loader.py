@@ -94,7 +94,7 @@ def test_an_error_inside_a_worker_saves(train: Train, tmp_path: Path) -> None:
 def test_damaged_chunks_are_reported_and_too_many_end_the_run(train: Train, tmp_path: Path, data_set: Path) -> None:
     files = {split: data_set / split / "sequence_1" / REPRESENTATION / FRAMES_FILE for split in ("train", "val")}
     for path in files.values():
-        damage_frame(path, 3)  # the check at the start looks at others
+        damage_frame(path, 4)  # the check at the start looks at others
     options = ("validation.limit_val_batches=1.0", "validation.val_check_interval=4", "training.max_steps=8")
     program = train(*options)
     assert program.exit_code() == 0, program.output()

@@ -281,10 +281,10 @@ def test_validation_refuses_frames_that_cannot_be_read(start, make_config, tmp_p
     (checkpoint,) = (run_folder(tmp_path) / "checkpoints").glob("last_*")
     data_set = make_config(*NETWORK).dataset.path
     damage_frame(
-        data_set / "val/sequence_1" / REPRESENTATION / FRAMES_FILE, 3
+        data_set / "val/sequence_1" / REPRESENTATION / FRAMES_FILE, 4
     )  # the check at the start looks at others
     config = validation_config(data_set, checkpoint)
-    with pytest.raises(UserError, match=r"frame 3 is damaged(.*\n)*.*would not be the split's"):
+    with pytest.raises(UserError, match=r"frame 4 is damaged(.*\n)*.*would not be the split's"):
         validate(config, ["validation.py"])
 
 
