@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def precision(cpuinfo: Path) -> list[str]:
-    """float32 where the processor is known to have no bfloat16: bfloat16 would take ten times as long."""
+    """float32 where the processor is known to have no bfloat16: bfloat16 is emulated there, and far slower."""
     flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else BFLOAT16_FLAGS
     return [] if flags & BFLOAT16_FLAGS or torch.cuda.is_available() else ["training.precision=32"]
 
@@ -71,4 +71,7 @@ def _summary(validation: dict, training: dict, checkpoint: Path, folder: Path) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nstopped: `make demo` keeps the recordings and begins to train anew")
