@@ -60,8 +60,9 @@ class CheckpointWriter(BoundaryCallback):
         # what loggers call the step; Lightning's count may lack one after a checkpoint that was taken at validation
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         if self._interval_is_over(trainer) or self._signals.save_requested:
-            self._signals.save_requested = False
-            self.save_last(trainer)
+            asked, self._signals.save_requested = self._signals.save_requested, False
+            if self.save_last(trainer) and asked and trainer.is_global_zero:
+                print(f"\nSIGUSR1: saved {self.last}", flush=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -127,6 +128,8 @@ class CheckpointWriter(BoundaryCallback):
         if metric is None or self._config.keep_best == 0:
             return
         value = float(metric)
+        if not value >= 0:  # no labelled boxes to measure it on
+            return
         if len(self.best) >= self._config.keep_best and value <= self.best[-1]["AP"]:
             return
         name = f"epoch={self._epoch:03d}-step={trainer.global_step}-val_AP={value:.2f}.ckpt"
@@ -162,6 +165,10 @@ class CheckpointWriter(BoundaryCallback):
         self.best = [entry for entry in state_dict["best"] if (self.folder / entry["file"]).is_file()]
         self._validation_pending = state_dict["validation_pending"]
         self._epoch = state_dict["epoch"]
+        self.find_last()
+
+    def find_last(self) -> None:
+        """Take the newest last_*.ckpt of the folder for the one that the next will replace."""
         self.last = newest_last(self.folder)
 
 

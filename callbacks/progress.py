@@ -60,7 +60,11 @@ class ProgressLines(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = {name: trainer.callback_metrics.get(f"val/{name}") for name in ("AP", "AP_50")}
-        known = [f"val/{name} {float(value):.4f}" for name, value in values.items() if value is not None]
+        known = [
+            f"val/{name} {float(value):.4f}" if value >= 0 else f"val/{name} unknown: no labelled boxes"
+            for name, value in values.items()
+            if value is not None
+        ]
         if trainer.is_global_zero and known:
             print("  ".join(known), flush=True)
         self._last_time, self._last_step = time.monotonic(), trainer.global_step

@@ -94,13 +94,16 @@ class ResultsFile(Callback):
             self._write(trainer, pl_module, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not self._record.train_steps and (self._run.path / "results.json").is_file():
+            return  # a resumed run that did not get under way: what it had stands
         self._write(trainer, pl_module, str(exception).splitlines()[0] if str(exception) else type(exception).__name__)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         if not trainer.is_global_zero:
             return
         record, history, result = self._record, self._record.history, of_ours(pl_module).result
-        best = max(history, key=lambda entry: entry["AP"], default=None)
+        measured = [entry for entry in history if entry["AP"] >= 0]  # else there were no labelled boxes
+        best = max(measured, key=lambda entry: entry["AP"], default=None)
         content = {
             "run_id": self._run.run_id,
             "status": status,

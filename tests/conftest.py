@@ -95,32 +95,30 @@ def data_set(tmp_path: Path) -> Path:
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
 
 
+def small(data_set: Path) -> list[str]:
+    """Overrides for `data_set`: chunks of 3 frames, batches of 4, no workers."""
+    return [
+        "dataset=gen4",
+        "model=maxvit_yolox/default",
+        f"dataset.path={data_set}",
+        f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]",
+        "dataset.sequence_length=3",
+        "batch_size.train=4",
+        "batch_size.eval=2",
+        "hardware.num_workers.train=0",
+        "hardware.num_workers.eval=0",
+        "reproduce.seed_everything=1",
+    ]
+
+
 @pytest.fixture
 def make_config(data_set: Path) -> Callable[..., TrainConfig]:
-    """Configs for `data_set`: chunks of 3 frames, batches of 4, no workers, unless overrides say otherwise."""
-
-    def make(*overrides: str) -> TrainConfig:
-        return load_train_config(
-            [
-                "dataset=gen4",
-                "model=maxvit_yolox/default",
-                f"dataset.path={data_set}",
-                f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]",
-                "dataset.sequence_length=3",
-                "batch_size.train=4",
-                "batch_size.eval=2",
-                "hardware.num_workers.train=0",
-                "hardware.num_workers.eval=0",
-                "reproduce.seed_everything=1",
-                *overrides,
-            ]
-        )
-
-    return make
+    """Configs of `small`, unless overrides say otherwise."""
+    return lambda *overrides: load_train_config([*small(data_set), *overrides])
 
 
 @pytest.fixture
-def start(make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+def start(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Train with overrides; runs lie under tmp_path / "runs" / <project>."""
 
     from modules.run.entry import train
@@ -128,7 +126,8 @@ def start(make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: 
     def start(*overrides: str, project: str = "project") -> int:
         for name in ("RUN", "SEED", "VALIDATION_FOLDER"):
             monkeypatch.delenv(f"STREAMRVT_{name}", raising=False)
-        config = make_config(
+        command = [
+            *small(data_set),
             *NETWORK,
             "hardware.gpus=0",
             "logger=csv",
@@ -139,7 +138,7 @@ def start(make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: 
             f"run_root={tmp_path / 'runs'}",
             f"wandb.project_name={project}",
             *overrides,
-        )
-        return train(config, ["train.py", "dataset=gen4"])
+        ]
+        return train(load_train_config(command), ["train.py", *command])
 
     return start

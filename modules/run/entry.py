@@ -9,14 +9,14 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
 
 import torch
-from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
+from callbacks.under_way import UnderWay
 from callbacks.visualization import DetectionPictures
 from config.errors import SharedError, UserError
 from config.hardware import Device, count_gpus, decide_device
@@ -28,13 +28,12 @@ from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.evaluation.results import write_results
 from modules.pictures.figures import write_confusion_matrix
-from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
-from modules.run.loggers import MetricsCsv
 from modules.run.memory import keep_freed_memory
 from modules.run.preflight import check_disk_space, check_run
 from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
+from modules.run.resuming import kept_seed, leave_later_history_behind, nothing_to_do, open_run
 from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer, training_trainer
 
@@ -52,22 +51,31 @@ def train(config: TrainConfig, argv: list[str]) -> int:
     device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
     if config.check:
         return _check(config, device, argv)
-    run, checkpoint = _open_run(config)
+    run, checkpoint = open_run(config)
+    finished = nothing_to_do(config, run, checkpoint) if checkpoint is not None else None
+    if finished is not None:
+        signals.uninstall()
+        _say(finished)
+        return 0
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config = _with_seed(config, checkpoint)
 
-    with run.kept_if_the_start_works():
-        data, module = _prepare(config, run, checkpoint, signals.watch)
+    def record(trainer: Trainer | None = None) -> None:
+        if checkpoint is not None and trainer is not None:
+            leave_later_history_behind(run, checkpoint, trainer)
         if is_first_process():
             write_description(run.path, argv, config, [data.index("train"), data.index("val")])
-    trainer, writer = training_trainer(config, device, run, signals)
-    if checkpoint is not None:
-        _leave_later_history_behind(run, checkpoint, trainer.loggers)
+
+    with run.kept_if_the_start_works():
+        data, module = _prepare(config, run, checkpoint, signals.watch)
+        if checkpoint is None:
+            record()
+    trainer, writer = training_trainer(config, device, run, signals, [UnderWay(record)] if checkpoint else [])
     status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
     leave_group(trainer)
     if is_first_process():
         best = (run.checkpoints / writer.best[0]["file"], writer.best[0]["AP"]) if writer.best else None
-        print_training_summary(run, best, writer.last, config, argv)
+        print_training_summary(run, best, writer.last, argv)
     return status
 
 
@@ -188,45 +196,15 @@ def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
         _say(line)
 
 
-def _open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
-    """Return the run's folder, and the checkpoint to go on from; the same on all processes."""
-    project = config.run_root.expanduser() / config.wandb.project_name
-
-    def decide() -> list[str | None]:
-        if config.resume is None:
-            return [str(RunFolder.create(project).path), None]
-        run, checkpoint = RunFolder.find(project, config.resume)
-        if checkpoint is not None:
-            read_checkpoint(checkpoint)
-        return [str(run.path), str(checkpoint or newest_loadable(run.checkpoints))]
-
-    path, checkpoint = share("RUN", decide)
-    run = RunFolder(Path(path))
-    if is_first_process():
-        run.lock()
-    return run, Path(checkpoint) if checkpoint else None
-
-
 def _with_seed(config: TrainConfig, checkpoint: Path | None) -> TrainConfig:
     """Draw a seed where none is set, or take the resumed run's, so that the config names what was used."""
     seed = config.reproduce.seed_everything
     if seed is None:
-        kept = read_checkpoint(checkpoint)["config"]["reproduce"]["seed_everything"] if checkpoint else None
+        kept = kept_seed(checkpoint)
         seed = share("SEED", lambda: secrets.randbelow(2**31)) if kept is None else kept
     seed_everything(seed, verbose=False)
     reproduce = config.reproduce.model_copy(update={"seed_everything": seed})
     return config.model_copy(update={"reproduce": reproduce})
-
-
-def _leave_later_history_behind(run: RunFolder, checkpoint: Path, loggers: list[Any]) -> None:
-    """What lies beyond the checkpoint would mix with what comes now."""
-    moved = run.set_aside_later_than(checkpoint) if is_first_process() else []
-    if moved:
-        _say(f"Later checkpoints are left behind, in {moved[0].parent}: {', '.join(path.name for path in moved)}")
-    step = read_checkpoint(checkpoint)["global_step"]
-    for logger in loggers:
-        if isinstance(logger, MetricsCsv):
-            logger.forget_from(step)
 
 
 def _validation_folder(config: ValidationConfig) -> Path:

@@ -7,19 +7,38 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from config.schema import TrainConfig
+from config.names import key_tree
+from config.overrides import OVERRIDE, is_of_hydra
+from config.schema import ValidationConfig
+from config.search_path import RECORDED
+from config.sections import is_under
 from modules.evaluation.evaluator import EvaluationResult
 from modules.reports.tables import Table, figures_table, measured
 from modules.run.folder import RunFolder
 
-_OF_THE_MODEL = ("--config-dir=", "dataset=", "dataset.", "model=", "model.", "+experiment", "hardware.gpus=")
-_OF_TRAINING = ("dataset.train.", "dataset.data_augmentation.", "model.postprocess.")
+# Keys that validation.py knows as well, but that change no number of a validation. All others are repeated.
+_WITHOUT_EFFECT = (
+    "dataset.train",
+    "dataset.data_augmentation",
+    "reproduce",
+    "training",
+    "validation.val_check_interval",
+    "validation.check_val_every_n_epoch",
+    "batch_size.train",
+    "hardware.num_workers.train",
+    "logging",
+    "logger",
+    "wandb",
+    "run_root",
+    "checkpoint",
+)
+_WITH_EFFECT = ("training", "training.precision")  # a whole section may hold it
 
 
 def print_training_summary(
-    run: RunFolder, best: tuple[Path, float] | None, last: Path | None, config: TrainConfig, argv: Sequence[str]
+    run: RunFolder, best: tuple[Path, float] | None, last: Path | None, argv: Sequence[str]
 ) -> None:
-    """Name the folder, the best checkpoint with its AP, the last one, and the command that validates the best."""
+    """Name the folder, the best checkpoint with its AP, the last one, and the command that finds that AP again."""
     lines = [f"Run folder:       {run.path}"]
     if best is not None:
         lines.append(f"Best checkpoint:  {best[0]}  (val/AP {best[1]:.4f})")
@@ -27,20 +46,25 @@ def print_training_summary(
         lines.append(f"Last checkpoint:  {last}")
     chosen = best[0] if best is not None else last
     if chosen is not None:
-        overrides = [*overrides_of_the_model(argv), f"checkpoint={chosen}", f"batch_size.eval={config.batch_size.eval}"]
-        command = shlex.join(["python", "validation.py", *overrides, "model.postprocess.confidence_threshold=0.001"])
+        command = shlex.join(["python", "validation.py", *overrides_of_validation(argv), f"checkpoint={chosen}"])
         lines.append(f"Validate it:      {command}")
     print("\n" + "\n".join(lines), flush=True)
 
 
-def overrides_of_the_model(argv: Sequence[str]) -> list[str]:
-    """Return the overrides that picked data, model and device: what validation.py needs of a training command."""
-    return [
-        text
-        for text in argv
-        if text.lstrip("+").startswith(tuple(name.lstrip("+") for name in _OF_THE_MODEL))
-        and not text.lstrip("+").startswith(_OF_TRAINING)
-    ]
+def overrides_of_validation(argv: Sequence[str]) -> list[str]:
+    """Return what validation.py needs of a training command to find the numbers that its validations found."""
+    return [text for text in argv[1:] if text.startswith(RECORDED) or _changes_a_validation(text)]
+
+
+def _changes_a_validation(text: str) -> bool:
+    match = OVERRIDE.fullmatch(text.strip())
+    if match is None or text.startswith("-") or (is_of_hydra(match["key"]) and match["key"] != "hydra.searchpath"):
+        return False
+    key = match["key"]
+    if "/" in key or is_of_hydra(key):
+        return True
+    has_none = any(is_under(key, [section]) for section in _WITHOUT_EFFECT) and key not in _WITH_EFFECT
+    return key_tree(ValidationConfig).knows(key) and not has_none
 
 
 def print_validation_summary(result: EvaluationResult, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
@@ -24,9 +25,9 @@ from modules.run.processes import local_world_size
 
 
 def training_trainer(
-    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling
+    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling, more: Sequence[Callback] = ()
 ) -> tuple[Trainer, CheckpointWriter]:
-    """Return the Trainer of a run, and its checkpoint writer, which knows the best and last files."""
+    """Return the Trainer of a run, and its checkpoint writer, which knows best and last files; `more` precede it."""
     io = AtomicCheckpointIO()
     writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
     settings = config.logging.validation.high_dim
@@ -41,6 +42,7 @@ def training_trainer(
         ResultMedia(),
         progress_callback(),
         record := RunRecord(signals.watch),
+        *more,
         writer,  # what those before it keep is in the checkpoint
         ResultsFile(run, record, writer),
     ]

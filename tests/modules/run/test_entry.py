@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 
 from callbacks.checkpoint import CheckpointWriter
 from config.errors import UserError
 from config.loading import load_validation_config
 from config.schema import ValidationConfig
 from modules.detection import DetectionModule
+from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.run.checkpoint_file import AtomicCheckpointIO, read_checkpoint
 from modules.run.entry import validate
 from modules.run.folder import step_of
@@ -42,7 +46,9 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
 
     folder = run_folder(tmp_path)
     assert len(folder.name) == 8
-    assert (folder / "command.txt").read_text() == "python train.py dataset=gen4\n"
+    assert re.fullmatch(
+        r"python train.py dataset=gen4 .* training.max_steps=7 .*\n", (folder / "command.txt").read_text()
+    )
     assert sorted(path.name for path in (folder / "checkpoints").iterdir())[1].startswith("last_epoch=00")
     assert next((folder / "checkpoints").glob("epoch=*")).name.startswith("epoch=000-step=4-val_AP=0.")
     results = json.loads((folder / "results.json").read_text())
@@ -56,7 +62,7 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
     assert environment["dataset"]["train"]["sequences"] == 4
     printed = capsys.readouterr().out
     assert "Device: CPU" in printed
-    assert "python validation.py dataset=gen4 checkpoint=" in printed
+    assert "python validation.py dataset=gen4 " in printed
 
 
 @pytest.mark.parametrize(("workers", "stop", "cell"), [(0, 5, "lstm"), (1, 7, "lstm"), (0, 7, "s5")])
@@ -215,6 +221,76 @@ def test_a_resume_that_fails_moves_no_checkpoint(start, tmp_path: Path, monkeypa
     assert not (older.parent / "abandoned").exists()
 
 
+@pytest.mark.parametrize(
+    ("stop", "again"),
+    [
+        (("max_steps=6",), ("max_steps=6",)),
+        (("max_steps=6",), ("max_steps=5",)),
+        (("max_epochs=1",), ("max_epochs=1",)),
+    ],
+)
+def test_a_finished_run_has_nothing_to_do(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], stop: list[str], again: list[str]
+) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run_folder(tmp_path).rglob("*") if path.is_file()}
+
+    options = ("validation.limit_val_batches=0", "training.lr_scheduler.total_steps=400000")
+    assert start(*options, *(f"training.{text}" for text in stop)) == 0
+    before = content()
+    capsys.readouterr()
+    assert start(*options, *(f"training.{text}" for text in again), "resume=latest") == 0
+    assert content() == before
+    said = capsys.readouterr().out
+    assert said.startswith("Nothing to do: ")
+    typed = shlex.split(said.partition("for example: ")[2])
+    assert typed[:3] == ["python", "train.py", f"resume={run_folder(tmp_path)}"]
+    assert start(*options, *(f"training.{text}" for text in again), *typed[2:]) == 0
+    assert "Nothing to do" not in capsys.readouterr().out
+
+
+def test_a_resume_that_fails_in_its_first_step_leaves_the_run_as_it_was(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("checkpoint.every_n_steps=3", "validation.limit_val_batches=0", "training.lr_scheduler.total_steps=20")
+    assert start("training.max_steps=3", *options) == 0
+    (older,) = (run_folder(tmp_path) / "checkpoints").iterdir()
+    kept = older.read_bytes()
+    assert start("training.max_steps=6", *options, "resume=latest") == 0
+    older.write_bytes(kept)
+    files = [path for path in run_folder(tmp_path).rglob("*") if path.is_file() and path.name != "environment.json"]
+    before = {path: path.read_bytes() for path in files}
+
+    def fail(*_: object) -> None:
+        raise ValueError("shapes differ")
+
+    with monkeypatch.context() as context:
+        context.setattr(DetectionModule, "training_step", fail)
+        with pytest.raises(ValueError, match="shapes differ"):
+            start("training.max_steps=9", *options, "training.weight_decay=1", f"resume={older}")
+    assert {path: path.read_bytes() for path in files} == before
+    assert start("training.max_steps=7", *options, "resume=latest") == 0
+    assert sorted(losses(run_folder(tmp_path))) == list(range(7))
+    assert len((run_folder(tmp_path) / "command.txt").read_text().splitlines()) == 3
+
+
+def test_without_labelled_boxes_no_checkpoint_is_the_best(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def result(self: Evaluation, split: str) -> EvaluationResult:
+        found = original(self, split)
+        return replace(found, metrics={**found.metrics, "AP": -1.0})
+
+    original = Evaluation.result
+    monkeypatch.setattr(Evaluation, "result", result)
+    assert start("training.max_steps=2", "validation.val_check_interval=2") == 0
+    assert [path.name[:5] for path in (run_folder(tmp_path) / "checkpoints").iterdir()] == ["last_"]
+    printed = capsys.readouterr().out
+    assert "Best checkpoint" not in printed
+    assert "val/AP unknown: no labelled boxes" in printed
+    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["best"] is None
+
+
 def test_a_last_step_that_cannot_be_saved_is_an_error(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(io: AtomicCheckpointIO, *_: object, **__: object) -> None:
         io.error = OSError("No space left on device")
@@ -224,14 +300,19 @@ def test_a_last_step_that_cannot_be_saved_is_an_error(start, tmp_path: Path, mon
         start("training.max_steps=2", "validation.limit_val_batches=0")
 
 
-def test_sigusr1_saves_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigusr1_saves_says_so_and_goes_on(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     stop_at(monkeypatch, 2, signal.SIGUSR1)
-    saved = []
-    monkeypatch.setattr(
-        "callbacks.checkpoint.CheckpointWriter.save_last", lambda self, trainer: not saved.append(trainer.global_step)
-    )
+    saved, save = [], CheckpointWriter.save_last
+
+    def save_last(self: CheckpointWriter, trainer: Trainer) -> bool:
+        saved.append(trainer.global_step)
+        return save(self, trainer)
+
+    monkeypatch.setattr(CheckpointWriter, "save_last", save_last)
     assert start("training.max_steps=5") == 0
     assert saved == [3, 5]
+    file = run_folder(tmp_path) / "checkpoints" / "last_epoch=000-step=3.ckpt"
+    assert f"SIGUSR1: saved {file}\n" in capsys.readouterr().out
 
 
 def validation_config(data_set: Path, checkpoint: Path, *overrides: str) -> ValidationConfig:
@@ -252,12 +333,22 @@ def validation_config(data_set: Path, checkpoint: Path, *overrides: str) -> Vali
     )
 
 
-def test_validation_finds_the_ap_that_training_found(start, make_config, tmp_path: Path) -> None:
-    assert start("training.max_steps=4", "validation.val_check_interval=4") == 0
+def test_the_printed_validation_finds_the_ap_that_training_found(start, tmp_path: Path, capsys) -> None:
+    settings = (
+        "evaluation.score=class",
+        "training.precision=bf16-mixed",
+        "model.postprocess.confidence_threshold=0.05",
+    )
+    pictures = "logging.validation.high_dim.enable=true"
+    steps = ("training.max_steps=4", "validation.val_check_interval=4", "training.learning_rate=1e-3", pictures)
+    assert start(*settings, *steps, "dataset.name=A 'data' set") == 0
     folder = run_folder(tmp_path)
-    (checkpoint,) = (folder / "checkpoints").glob("epoch=*")
-    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint)
-    assert validate(config, ["validation.py"]) == 0
+    printed = capsys.readouterr().out.partition("Validate it:")[2].splitlines()[0]
+    typed = shlex.split(printed)
+    assert typed[:2] == ["python", "validation.py"]
+    assert {"evaluation.score=class", "training.precision=bf16-mixed", "dataset.name=A 'data' set"} <= set(typed)
+    assert "learning_rate" not in printed
+    assert validate(load_validation_config(typed[2:]), typed[1:]) == 0
 
     (found,) = folder.glob("validation_val_*")
     again = json.loads((found / "results.json").read_text())["metrics"]

@@ -1,0 +1,77 @@
+"""Going on with a run: which one, from which checkpoint, whether anything is left to do, and what it leaves behind."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+from callbacks.checkpoint import CheckpointWriter
+from config.schema import TrainConfig
+from modules.detection import callbacks_of
+from modules.run.checkpoint_file import newest_loadable, read_checkpoint
+from modules.run.folder import RunFolder
+from modules.run.loggers import MetricsCsv
+from modules.run.processes import is_first_process, share
+
+
+def open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
+    """Return the run's folder, and the checkpoint to go on from; the same on all processes."""
+    project = config.run_root.expanduser() / config.wandb.project_name
+
+    def decide() -> list[str | None]:
+        if config.resume is None:
+            return [str(RunFolder.create(project).path), None]
+        run, checkpoint = RunFolder.find(project, config.resume)
+        if checkpoint is not None:
+            read_checkpoint(checkpoint)
+        return [str(run.path), str(checkpoint or newest_loadable(run.checkpoints))]
+
+    path, checkpoint = share("RUN", decide)
+    run = RunFolder(Path(path))
+    if is_first_process():
+        run.lock()
+    return run, Path(checkpoint) if checkpoint else None
+
+
+def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str | None:
+    """Why nothing is left to train or to validate from a checkpoint, and how to go on; None if something is."""
+    content = read_checkpoint(checkpoint)
+    if content["callbacks"]["CheckpointWriter"]["validation_pending"]:
+        return None
+    training = config.training
+    step, epochs = content["global_step"], content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    more = {}
+    if step >= training.max_steps:
+        reached, more["training.max_steps"] = f"step {step}, training.max_steps={training.max_steps}", 2 * step
+        schedule = training.lr_scheduler
+        if schedule.use and schedule.total_steps != training.max_steps:  # else it follows max_steps
+            more["training.lr_scheduler.total_steps"] = max(schedule.total_steps, 2 * step)
+    elif epochs >= training.max_epochs:
+        reached, more["training.max_epochs"] = f"epoch {epochs}, training.max_epochs={training.max_epochs}", 2 * epochs
+    else:
+        return None
+    command = ["python", "train.py", f"resume={run.path}", *(f"{key}={value}" for key, value in more.items())]
+    return f"Nothing to do: {checkpoint} is at {reached}. To train on, for example: {shlex.join(command)}"
+
+
+def leave_later_history_behind(run: RunFolder, checkpoint: Path, trainer: Trainer) -> None:
+    """Put aside what lies beyond the checkpoint: it would mix with what comes now."""
+    moved = run.set_aside_later_than(checkpoint) if is_first_process() else []
+    if moved:
+        names = ", ".join(path.name for path in moved)
+        print(f"Later checkpoints are left behind, in {moved[0].parent}: {names}", flush=True)
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, CheckpointWriter):
+            callback.find_last()
+    step = read_checkpoint(checkpoint)["global_step"]
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCsv):
+            logger.forget_from(step)
+
+
+def kept_seed(checkpoint: Path | None) -> Any:
+    """The seed of the run that a checkpoint is of, if there is one."""
+    return read_checkpoint(checkpoint)["config"]["reproduce"]["seed_everything"] if checkpoint else None
