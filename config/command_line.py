@@ -28,6 +28,7 @@ from config import names
 from config.errors import ConfigError, Problem, UserError
 from config.loading import ROOTS, check_composed, compose_checked, load, not_chosen
 from config.overrides import Rewritten, rewrite
+from config.record import recordable
 from config.search_path import CONFIG_FOLDER, OPTION, RECORDED, SearchPath, with_absolute_folders
 
 Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
@@ -87,7 +88,7 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
     typed: list[str] = []
 
     def run(cfg: DictConfig) -> None:
-        sys.argv[:] = _command_of_this_run(typed)
+        sys.argv[:] = recordable(_command_of_this_run(typed), names.key_tree(ROOTS[config_name]), cfg)
         with errors_without_traceback():
             exit_code = task(check_composed(config_name, cfg), list(sys.argv))
         if exit_code:

@@ -28,6 +28,7 @@ from config.origins import Origins
 from config.overrides import Rewritten, rewrite
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
 from config.search_path import CONFIG_FOLDER, SearchPath
+from config.secret_values import check_secrets
 from config.sections import check_sections, is_under
 from config.trust import check_files, check_hydra, check_targets
 
@@ -82,8 +83,9 @@ def load(
     before = copy.deepcopy(cfg)
     with _telling(problems):
         apply_values(rewritten.values, cfg)
-    targets = check_targets(OmegaConf.to_container(cfg, resolve=False))
-    problems += [replace(problem, origin=origins.of(problem.key)) for problem in targets]
+    unresolved = OmegaConf.to_container(cfg, resolve=False)
+    for problem in (*check_targets(unresolved), *check_secrets(unresolved)):
+        problems.append(replace(problem, origin=origins.of(problem.key)))
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
     told = {problem.key for problem in problems}

@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from config import names, retired
 from config.errors import Problem
 from config.quoting import quote, unquote
-from config.search_path import CHOSEN_BY_DEFAULT, RECORDED, SearchPath
+from config.schema.base import breaks_lines
+from config.search_path import CHOSEN_BY_DEFAULT, SearchPath
 
 COMMAND_LINE = "on the command line"
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=@\s]+)(?P<package>@[^=\s]*)?\s*(?:=(?P<value>.*))?", re.DOTALL)
@@ -88,25 +89,11 @@ def is_of_hydra(key: str) -> bool:
     return key.startswith(("hydra.", "hydra/"))
 
 
-def only_of_this_project(recorded: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides that a record may bring, and what it may not: flags, and Hydra's own node, which calls what it names.
-
-    Anything else is checked like what is typed: it can set keys of the schema and choose files.
-    """
-    kept, refused = [], []
-    for text in recorded:
-        match = OVERRIDE.fullmatch(text.strip())
-        ours = (
-            match is not None
-            and (match["value"] is not None or match["sign"] == "~")
-            and not is_of_hydra(match["key"])
-            and not text.strip().startswith("-")
-        )
-        (kept if ours or text.startswith(RECORDED) else refused).append(text)
-    return kept, refused
-
-
 def _split(typed: str, out: Rewritten) -> Override | None:
+    if found := breaks_lines(typed.strip()):
+        message = f"has the character {found} in it: a command is one line of text"
+        out.problems.append(Problem(ascii(typed), message, COMMAND_LINE))
+        return None
     match = OVERRIDE.fullmatch(typed.strip())
     if match is None or (match["value"] is None and match["sign"] != "~"):
         if typed.strip():

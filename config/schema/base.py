@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PositiveInt
 from pydantic_core import PydanticCustomError
 
 RVT_UNIT_PX = 32  # RVT sizes its input and its attention windows in units of this, whatever the stem's stride
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Size2d = tuple[PositiveInt, PositiveInt]  # height, width
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]  # the shell leaves the ~ of `dataset.path=~/x` to us
+# The shell leaves the ~ of `dataset.path=~/x` to us. What is written down holds in every folder.
+UserPath = Annotated[Path, AfterValidator(Path.expanduser), PlainSerializer(os.path.abspath, when_used="json")]
 
 
 def _import_path(value: str) -> str:
@@ -23,6 +26,29 @@ def _import_path(value: str) -> str:
 
 
 ImportPath = Annotated[str, AfterValidator(_import_path)]
+
+
+def breaks_lines(text: str) -> str | None:
+    """The first character of a text that files of lines and tables cannot hold, as U+000A; None if there is none."""
+    kinds = ("Cc", "Zl", "Zp", "Cs")  # control, line and paragraph separator, bytes that are no UTF-8
+    return next((f"U+{ord(letter):04X}" for letter in text if unicodedata.category(letter) in kinds), None)
+
+
+def _one_line(value: str) -> str:
+    if found := breaks_lines(value):
+        raise PydanticCustomError("one_line", "text of one line without control characters; it has {it}", {"it": found})
+    return value
+
+
+def _folder_name(value: str) -> str:
+    if not re.fullmatch(r"[^/\\#?%:]{1,128}", value) or not value.strip(". "):
+        text = "a name of 1 to 128 characters without / \\ # ? % :, and not of dots alone"
+        raise PydanticCustomError("folder_name", text)
+    return value
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+FolderName = Annotated[str, AfterValidator(_one_line), AfterValidator(_folder_name)]
 
 
 class Strict(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from config.schema.base import Probability, Size2d, Strict, UserPath
+from config.schema.base import FolderName, Line, Probability, Size2d, Strict, UserPath
 
 
 class FactorRange(Strict):
@@ -87,7 +87,7 @@ class RepresentationConfig(Strict):
 class PreprocessingConfig(Strict):
     """What scripts/preprocess.py keeps of a recording's boxes, and when; sizes in sensor pixels."""
 
-    class_ids: dict[NonNegativeInt, str]  # id in the *_bbox.npy files -> class name; other ids are dropped
+    class_ids: dict[NonNegativeInt, Line]  # id in the *_bbox.npy files -> class name; other ids are dropped
     first_label_ms: NonNegativeFloat
     label_interval_ms: PositiveFloat
     label_interval_follows_rate: bool = (
@@ -109,11 +109,11 @@ class PreprocessingConfig(Strict):
 
 
 class DatasetConfig(Strict):
-    name: str
+    name: Line
     path: UserPath
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]  # in id order
-    class_groups: dict[str, tuple[str, ...]]
-    ev_repr_name: str
+    classes: Annotated[tuple[Line, ...], Field(min_length=1)]  # in id order
+    class_groups: dict[Line, tuple[Line, ...]]
+    ev_repr_name: FolderName
     representation: RepresentationConfig
     sequence_length: PositiveInt  # frames per chunk, the L of [L, B, C, H, W]
     resolution_hw: Size2d  # of the sensor

@@ -19,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from config.schema.base import RVT_UNIT_PX, Probability, Strict, UserPath
+from config.schema.base import RVT_UNIT_PX, FolderName, Line, Probability, Strict, UserPath
 from config.schema.dataset import DatasetConfig
 from config.schema.model import ModelConfig
 
@@ -106,8 +106,8 @@ class LoggingConfig(Strict):
 
 
 class WandbConfig(Strict):
-    project_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\#?%:]+$")]  # a folder, and what WandB takes
-    group_name: str | None
+    project_name: FolderName  # what WandB takes, too
+    group_name: Line | None
 
 
 class CheckpointConfig(Strict):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import re
 import secrets
 import shlex
 import shutil
+import stat
 import string
 import sys
 from collections.abc import Generator, Iterable
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from config.errors import UserError
-from config.overrides import only_of_this_project
+from config.record import only_of_this_project
 
 ID_LENGTH = 8  # as WandB's
 
@@ -65,7 +67,7 @@ class RunFolder:
             newest = _newest(project_folder.glob("*/checkpoints/*.ckpt"))
             if newest is None:
                 raise UserError(f"resume=latest: no run with a checkpoint under {project_folder}. Leave resume= out")
-            return cls(newest.parent.parent), None
+            return cls._existing(newest.parent.parent), None
         if path.is_file():
             run = run_of_checkpoint(path)
             if run is None:
@@ -73,12 +75,27 @@ class RunFolder:
                     f"resume={wanted}: not inside a run folder (RUN/checkpoints/NAME.ckpt). "
                     f"weights={wanted} starts a new run from it"
                 )
-            return run, path
+            return cls._existing(run.path), path
         for candidate in (path, project_folder / wanted, *project_folder.parent.glob(f"*/{wanted}")):
             if (candidate / "checkpoints").is_dir():
-                return cls(candidate.resolve()), None
+                return cls._existing(candidate.resolve()), None
         known = ", ".join(sorted(run.name for run in project_folder.glob("*") if run.is_dir())) or "none"
         raise UserError(f"resume={wanted}: no such run, folder or checkpoint. Runs under {project_folder}: {known}")
+
+    @classmethod
+    def _existing(cls, path: Path) -> RunFolder:
+        """A folder that the run goes on in. It may come from somebody else: links in it would write elsewhere."""
+        root = os.path.realpath(path)
+        for where, folders, files in os.walk(path):
+            for entry in (Path(where, name) for name in (*folders, *files)):
+                with contextlib.suppress(FileNotFoundError):  # the run may be alive
+                    mode = entry.lstat().st_mode
+                    if stat.S_ISLNK(mode) and not Path(os.path.realpath(entry)).is_relative_to(root):
+                        told = f"{entry} is a link out of the run's folder, to {entry.readlink()}"
+                        raise UserError(f"{told}. Put there what it points to; run_root=FOLDER moves whole runs")
+                    if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                        raise UserError(f"{entry} is no file but a pipe, socket or device. Remove it")
+        return cls(path)
 
     @contextlib.contextmanager
     def kept_if_the_start_works(self) -> Generator[None]:
@@ -103,7 +120,7 @@ class RunFolder:
     def lock(self) -> None:
         """Keep a second process from writing into the same run; the lock ends with the process."""
         try:
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = (self.path / ".lock").open("a")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written, so nothing of the run could be kept: {error}") from error
         try:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from pydantic import ValidationError
 
 from config.errors import ConfigError
 from config.loading import load, load_dataset_config, load_train_config, load_validation_config
+from config.schema.root import WandbConfig
 from config.search_path import CONFIG_FOLDER
 
 TRAIN = (
@@ -162,9 +164,23 @@ def test_a_learning_rate_is_a_positive_finite_number(value: str) -> None:
     assert list(problems([*TRAIN, f"training.learning_rate={value}"])) == ["training.learning_rate"]
 
 
-@pytest.mark.parametrize("override", [f"reproduce.seed_everything={2**32}", "wandb.project_name=a/b"])
-def test_what_only_a_library_would_refuse_later(override: str) -> None:
-    assert list(problems([*TRAIN, override])) == [override.partition("=")[0]]
+def test_what_only_a_library_would_refuse_later() -> None:
+    overrides = [f"reproduce.seed_everything={2**32}", "wandb.project_name=a/b", "dataset.ev_repr_name=../../elsewhere"]
+    assert set(problems([*TRAIN, *overrides])) == {override.partition("=")[0] for override in overrides}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a\nb", "a\u2028b", "a" * 129, "a\0b", "a\udcff"])
+def test_a_project_is_a_folder_in_run_root(name: str) -> None:
+    with pytest.raises(ValidationError):
+        WandbConfig(project_name=name, group_name=None)
+
+
+def test_a_line_break_in_an_override_is_refused() -> None:
+    """It would make a command.txt of which no run can be resumed, and a table that cannot be printed."""
+    broken = ["wandb.group_name=two\nlines", "dataset.name=two\u2028lines", "dataset.path=/data/\udcff"]
+    said = problems([*TRAIN, *broken])
+    assert set(said) == {ascii(text) for text in broken}
+    assert all("a command is one line of text" in message for message in said.values())
 
 
 def test_missing_values_are_all_named() -> None:
@@ -239,9 +255,12 @@ def test_loading_inside_of_a_hydra_run_leaves_it_alone() -> None:
         assert compose("train", ["dataset=gen1"]).dataset.name == "gen1"
 
 
-def test_dumped_values_are_plain_and_make_the_same_config() -> None:
-    """config.yaml, checkpoints and WandB hold them."""
-    config = load_train_config(TRAIN)
+def test_dumped_values_are_plain_and_make_the_same_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """config.yaml, checkpoints and WandB hold them; relative paths are those of the folder in which the run started."""
+    monkeypatch.chdir(tmp_path)
+    config = load_train_config([*TRAIN, "dataset.path=DATA", "run_root=/runs"])
+    assert config.model_dump(mode="json")["dataset"]["path"] == f"{tmp_path}/DATA"
+    config = load_train_config([*TRAIN, "dataset.path=/DATA", "run_root=/runs"])
     dumped = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
     assert dumped["training"]["lr_scheduler"]["total_steps"] == 100000
     assert type(config).model_validate_json(json.dumps(dumped), strict=True) == config

@@ -128,3 +128,26 @@ def test_a_recorded_command_brings_this_projects_keys_only(
         "--config-dir=/moved",
         f"resume={run}",
     ]
+
+
+@pytest.mark.parametrize("name", [".lock", "config.yaml", "metrics.csv", "checkpoints/best.ckpt", "new/folder"])
+def test_a_run_folder_whose_links_lead_elsewhere_is_not_resumed(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "project", "abcd1234", 0)
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    link = run / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(precious)
+    with pytest.raises(UserError, match=f"{name} is a link out of the run's folder"):
+        RunFolder.find(tmp_path / "project", "abcd1234")
+    assert precious.read_text() == "kept"
+
+
+def test_links_inside_a_run_are_kept_and_pipes_do_not_hang(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "project", "abcd1234", 0)
+    (run / "checkpoints" / "best.ckpt").symlink_to("last_epoch=000-step=1.ckpt")
+    assert RunFolder.find(tmp_path / "project", "abcd1234")[0].path == run
+    os.mkfifo(run / ".lock")
+    with pytest.raises(UserError, match=r"\.lock is no file"):
+        RunFolder.find(tmp_path / "project", "abcd1234")
