@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from config.schema import (
 from config.search_path import SearchPath
 
 PATCH_SIZES = (4, 2)
+WANDB_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
 FPN_STAGES = ((2, 3, 4), (1, 2, 3, 4))
 
 Check = Callable[..., Iterator[Problem]]
@@ -199,6 +201,12 @@ def check_devices(config: Config) -> Iterator[Problem]:
         yield Problem("hardware.gpus", str(error))
 
 
+def check_wandb_mode(config: Config) -> Iterator[Problem]:
+    mode = os.environ.get("WANDB_MODE") or "online"
+    if "wandb" in config.loggers and mode not in WANDB_MODES:
+        yield Problem("WANDB_MODE", f"is {mode!r} in the environment; allowed: {', '.join(WANDB_MODES)}")
+
+
 # A check runs if the sections it reads are valid, so that one mistake does not hide another.
 CHECKS: tuple[SectionCheck, ...] = (
     (("dataset",), lambda config: check_dataset_settings(config.dataset)),
@@ -213,6 +221,7 @@ MACHINE_CHECKS: tuple[SectionCheck, ...] = (
     (("dataset",), check_folder),
     (("checkpoint",), check_checkpoints),
     (("hardware",), check_devices),
+    (("logger",), check_wandb_mode),
 )
 
 

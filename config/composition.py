@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from config.names import join
 from config.search_path import SearchPath
 
 MISSING = "???"
+
+# ${env:NAME,default}: a variable that is set to nothing counts as not set, as for most programs that read variables
+OmegaConf.register_new_resolver("env", lambda name, default: os.environ.get(name) or default, replace=True)
 
 
 def compose_files(config_name: str, choices: Sequence[str], search: SearchPath) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +28,16 @@ def recordable(command: Sequence[str], tree: names.KeyTree, cfg: DictConfig) -> 
         else:
             out.append(text)
     path = OmegaConf.select(cfg, "dataset.path")
-    if isinstance(path, str) and not any(text.partition("=")[0].lstrip("+") == "dataset.path" for text in out):
+    if isinstance(path, str) and not _sets(out, "dataset.path"):
         out += [] if Path(path).expanduser().is_absolute() else [f"dataset.path={_absolute(path)}"]
+    project = os.environ.get("WANDB_PROJECT")  # the default of what is not typed; other shells have another
+    if project and project == OmegaConf.select(cfg, "wandb.project_name") and not _sets(out, "wandb.project_name"):
+        out.append(f"wandb.project_name={project}")
     return out
+
+
+def _sets(command: Sequence[str], key: str) -> bool:
+    return any(text.partition("=")[0].lstrip("+") == key for text in command)
 
 
 def _absolute(path: str) -> str:

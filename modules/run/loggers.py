@@ -160,7 +160,11 @@ def build_loggers(config: Config, run: RunFolder) -> list[Logger]:
 
 @rank_zero_only
 def _start_wandb(config: Config, run: RunFolder) -> Any:
-    """Start a WandB run: online with a key and a network, else offline. Never asks a question."""
+    """Start a WandB run: online with a key and a network, else offline. Never asks a question.
+
+    WandB's variables hold where nothing else is said: it reads WANDB_ENTITY, WANDB_TAGS, WANDB_RUN_GROUP and others
+    itself; WANDB_PROJECT is the default of wandb.project_name.
+    """
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
@@ -171,26 +175,54 @@ def _start_wandb(config: Config, run: RunFolder) -> Any:
         "login_timeout": WANDB_TIMEOUT_S,
         "finish_timeout": WANDB_FINISH_TIMEOUT_S,
     }
+    folder = Path(os.environ.get("WANDB_DIR") or run.path)
+    folder.mkdir(parents=True, exist_ok=True)
     arguments: dict[str, Any] = {
         "project": config.wandb.project_name,
         "group": config.wandb.group_name,
         "id": run.run_id,
-        "name": run.run_id,
-        "dir": str(run.path),
+        "name": os.environ.get("WANDB_NAME") or run.run_id,
+        "dir": str(folder),
         "resume": "allow",
         "config": config.model_dump(mode="json"),
     }
+    later = f"Later: wandb sync {folder}/wandb/offline-run-*-{run.run_id}"
+    if _wandb_mode() == "offline":
+        print(f"WandB logs offline. {later}", flush=True)
+        return wandb.init(**arguments, mode="offline", settings=wandb.Settings(**settings))
     why = "no WandB key"
     try:
-        if wandb.setup().settings.mode == "online" and wandb.login(prompt=False, timeout=WANDB_TIMEOUT_S):
+        if wandb.login(prompt=False, timeout=WANDB_TIMEOUT_S):
             return wandb.init(**arguments, settings=wandb.Settings(**settings))
     except Exception as error:  # no network, a wrong key, a full quota: none is a reason not to train
         why = f"WandB cannot be reached ({type(error).__name__}: {error})"
-    print(f"{why}: logging offline. Later: wandb sync {run.path}/wandb/offline-run-*", flush=True)
+    print(f"{why}: logging offline. {later}", flush=True)
     return wandb.init(**arguments, mode="offline", settings=wandb.Settings(**settings))
 
 
+def _wandb_mode() -> str:
+    """Of the environment, or what `wandb offline` has put into a settings file."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+
+
+@rank_zero_only
+def _tell_of_environment(config: Config) -> None:
+    """Say which of WandB's variables are set; its key is nobody's to read."""
+    told = ("MODE", "PROJECT", "ENTITY", "DIR", "TAGS", "NAME", "NOTES", "RUN_GROUP", "JOB_TYPE", "BASE_URL")
+    found = [f"WANDB_{name}={value}" for name in told if (value := os.environ.get(f"WANDB_{name}"))]
+    if found:
+        print(f"WandB: project {config.wandb.project_name}; in the environment: {' '.join(found)}", flush=True)
+    if os.environ.get("WANDB_RUN_ID"):
+        print("WandB: WANDB_RUN_ID is not used, the run's folder has the id", flush=True)
+
+
 def _wandb_logger(config: Config, run: RunFolder) -> list[Logger]:
+    _tell_of_environment(config)
+    if _wandb_mode() == "disabled":
+        return []
     try:
         experiment = _start_wandb(config, run)
         if experiment is not None:
