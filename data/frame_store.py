@@ -28,6 +28,7 @@ from numpy import ndarray
 from config.errors import UserError
 from data.compiled import compiled
 from data.hdf5_file import Hdf5Writer
+from data.hdf5_trust import HDF5_ERRORS, vector_inside
 from data.pixel_map import PixelMap
 
 FORMAT = "compact-event-frames"
@@ -56,16 +57,25 @@ class FrameStore:
                 raise UserError(f"{path} holds {form}, not {(FORMAT, VERSION)}. {_REMEDY}")
             channels, height, width = (int(size) for size in self._file.attrs["frame_chw"])
             self.frame_chw = channels, height, width
-            self._payload: h5py.Dataset = self._file["payload"]
-            self._frame_start: Int64[ndarray, " n_and_one"] = self._file["frame_start"][:]
-        except (OSError, KeyError) as error:
+            file_bytes = path.stat().st_size
+            self._payload = vector_inside(self._file, "payload", np.uint8, file_bytes)
+            self._frame_start: Int64[ndarray, " n_and_one"] = vector_inside(
+                self._file, "frame_start", np.int64, file_bytes
+            )[:]
+        except HDF5_ERRORS as error:
             raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
         if len(self._frame_start) == 0 or self._frame_start[-1] != len(self._payload):
             raise UserError(f"{path} is cut short. {_REMEDY}")
+        if self._frame_start[0] != 0 or (np.diff(self._frame_start) < 0).any() or not 0 < self._num_cells <= 2**28:
+            raise UserError(f"{path} is damaged (its frames do not follow each other). {_REMEDY}")
         self._zstd = zstandard.ZstdDecompressor()
 
     def __len__(self) -> int:
         return len(self._frame_start) - 1
+
+    @property
+    def _num_cells(self) -> int:
+        return int(np.prod(self.frame_chw, dtype=object)) if min(self.frame_chw) > 0 else 0
 
     def read(self, start: int, stop: int, out: UInt8[ndarray, "l c h w"], pixel_map: PixelMap | None = None) -> None:
         """Write frames start..stop-1 over out[: stop - start], moved by `pixel_map`; the rest of `out` is left alone.
@@ -80,9 +90,15 @@ class FrameStore:
         try:
             payload = memoryview(self._payload[offsets[0] : offsets[-1]])
             for frame, (begin, end) in zip(out, pairwise((offsets - offsets[0]).tolist()), strict=False):
-                _decode(self._zstd.decompress(payload[begin:end]), frame, pixel_map)
-        except (OSError, ValueError, MemoryError, zstandard.ZstdError) as error:
+                _decode(self._decompressed(payload[begin:end]), frame, pixel_map)
+        except (*HDF5_ERRORS, zstandard.ZstdError) as error:
             raise UserError(f"{self.path}: frames {start}..{stop - 1} are damaged ({error}). {_REMEDY}") from error
+
+    def _decompressed(self, payload: memoryview) -> bytes:
+        claimed = zstandard.get_frame_parameters(payload).content_size
+        if claimed > 3 * self._num_cells + 2 * _SIZES.itemsize:
+            raise ValueError(f"a frame claims {claimed:,} bytes")
+        return self._zstd.decompress(payload)
 
     def close(self) -> None:
         self._file.close()

@@ -21,6 +21,7 @@ from config.errors import UserError
 from config.schema import DatasetConfig
 from data.boxes import xywh_from_xyxy
 from data.frame_store import FrameStore
+from data.hdf5_trust import HDF5_ERRORS, FrameChunks, dataset_inside
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, PREPROCESS_AGAIN, SequenceLayout
 from data.pixel_map import FreePixelMap, PixelMap
 
@@ -56,14 +57,14 @@ class Hdf5Frames:
         try:
             # No file locks: data sets lie on read-only and network file systems, and nobody writes here.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
-            self._data: h5py.Dataset = self._file[FRAMES_KEY]
-        except (OSError, KeyError) as error:
+            self._data = dataset_inside(self._file, FRAMES_KEY)
+            if self._data.ndim != 4:
+                raise ValueError(f"{FRAMES_KEY!r} is {self._data.dtype} {self._data.shape}, not uint8 [N, C, H, W]")
+            self._chunks = FrameChunks.of(self._data, path.stat().st_size)
+        except HDF5_ERRORS as error:
             raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
-        if self._data.ndim != 4 or self._data.dtype != np.uint8:
-            form = f"{self._data.dtype} {self._data.shape}"
-            raise UserError(f"{path}: {FRAMES_KEY!r} is {form}, not uint8 [N, C, H, W]. {_REMEDY}")
         self.frame_chw: tuple[int, int, int] = self._data.shape[1:]
-        self.has_checksums: bool = self._data.fletcher32
+        self.has_checksums: bool = self._chunks.has_checksums
 
     def __len__(self) -> int:
         return len(self._data)
@@ -72,8 +73,9 @@ class Hdf5Frames:
         frame = _scratch(self.frame_chw)
         for i, target in zip(range(start, stop), out, strict=False):
             try:
+                self._chunks.require(i)
                 self._data.read_direct(target if pixel_map is None else frame, np.s_[i])
-            except OSError as error:
+            except HDF5_ERRORS as error:
                 raise UserError(f"{self.path}: frame {i} is damaged ({error}). {_REMEDY}") from error
             if pixel_map is not None:
                 pixel_map.gather(frame, target)
