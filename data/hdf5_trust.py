@@ -1,10 +1,9 @@
 """What an HDF5 file claims, checked before anything of it is used.
 
-The metadata of HDF5's usual files carry no checksum, and libhdf5 believes them: chunks that it does not find are read as
-zeros, a changed filter id loads another plug-in, whose code then runs, and links and storage may lie in other files.
-So what is read is compared with what stands elsewhere: the dimensions with the caller's, the stored chunks with the
+The metadata of HDF5's usual files carry no checksum, and libhdf5 believes them: chunks that it does not find are zeros
+to it, a changed filter id loads another plug-in, whose code then runs, and links and storage may lie in other files. So
+what is read is compared with what stands elsewhere: the dimensions with the caller's, the stored chunks with the
 dimensions and with each other, each compressed chunk with its own header.
-
 All functions raise ValueError, in words without the file's path.
 """
 
@@ -30,9 +29,10 @@ def dataset_inside(group: h5py.Group, name: str) -> h5py.Dataset:
     """The data set of that name, which lies in this file as a whole: no link or storage leads out of it."""
     node = group
     for part in name.split("/"):
-        if not isinstance(node, h5py.Group) or part not in node.keys():
+        links = node.id.links if isinstance(node, h5py.Group) else None
+        if links is None or not links.exists(part.encode()):
             raise ValueError(f"{name!r} is not there")
-        if not isinstance(node.get(part, getlink=True), h5py.HardLink):
+        if links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:  # asked without following it
             raise ValueError(f"{name!r} is a link to another place")
         node = node[part]
     if not isinstance(node, h5py.Dataset):
