@@ -4,6 +4,7 @@ The metadata of HDF5's usual files carry no checksum, and libhdf5 believes them:
 to it, a changed filter id loads another plug-in, whose code then runs, and links and storage may lie in other files. So
 what is read is compared with what stands elsewhere: the dimensions with the caller's, the stored chunks with the
 dimensions and with each other, each compressed chunk with its own header.
+
 All functions raise ValueError, in words without the file's path.
 """
 
@@ -20,6 +21,7 @@ from numpy import ndarray
 # What h5py raises over damaged files, and our own findings
 HDF5_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError, MemoryError, UnicodeDecodeError)
 DEFLATE, SHUFFLE, FLETCHER32, BLOSC = 1, 2, 3, 32001
+_HARD_LINK = 0  # H5L_TYPE_HARD
 _CHECKSUM_BYTES = 4
 _LARGEST_FRAME = 2**28  # bytes
 _BLOSC_HEADER = struct.Struct("<4B3I")  # two versions, flags, type size; bytes of content, of a block, as stored
@@ -32,7 +34,7 @@ def dataset_inside(group: h5py.Group, name: str) -> h5py.Dataset:
         links = node.id.links if isinstance(node, h5py.Group) else None
         if links is None or not links.exists(part.encode()):
             raise ValueError(f"{name!r} is not there")
-        if links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:  # asked without following it
+        if links.get_info(part.encode()).type != _HARD_LINK:  # asked without following it
             raise ValueError(f"{name!r} is a link to another place")
         node = node[part]
     if not isinstance(node, h5py.Dataset):

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -101,7 +102,8 @@ def _write_sequence(folder: Path, *, has_checksums: bool = False) -> Path:
     for name, least in {"x": 1, "y": 2, "w": 10, "h": 12}.items():
         boxes[name] = least + np.arange(len(boxes))
     boxes["class_id"] = np.arange(len(boxes)) % 2
-    np.savez(layout.boxes, **{BOXES_KEY: boxes, FIRST_BOX_KEY: 2 * np.arange(len(labelled))})
+    arrays: dict[str, Any] = {BOXES_KEY: boxes, FIRST_BOX_KEY: 2 * np.arange(len(labelled))}
+    np.savez(layout.boxes, **arrays)
     np.save(layout.label_times, t_us[labelled])
     np.save(layout.frame_times, t_us)
     np.save(layout.label_frames, labelled)
