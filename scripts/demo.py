@@ -1,7 +1,11 @@
-"""The whole way once: toy recordings, preprocessing, training, validation, summary. `make demo` runs it."""
+"""The whole way once: toy recordings, preprocessing, training, validation, summary. `make demo` runs it.
+
+python scripts/demo.py      writes datasets/toy_raw, datasets/toy and a run in runs/demo
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,6 +23,7 @@ MODEL = ["dataset=toy", f"dataset.path={DATA}", "+experiment/toy=demo", "wandb.p
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     started = time.monotonic()
     model = [*MODEL, *precision(Path("/proc/cpuinfo"))]
     _step("Toy recordings", "scripts/make_toy_dataset.py", str(RAW))

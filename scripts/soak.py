@@ -8,6 +8,7 @@ undisturbed run of as many steps must have the same losses, bit for bit.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import random
@@ -17,16 +18,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 
+from config.command_line import errors_without_traceback
 from config.errors import UserError
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from scripts.programs import Program
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERVAL = 10
+MARK = ".soak"  # in folders that this program made and may empty
 LONGEST_UNDISTURBED_S = 20.0
 SIZE_HW = (120, 160)
 TRAINING = (
@@ -153,17 +157,41 @@ def damage_frame(path: Path, index: int) -> None:
     path.write_bytes(content)
 
 
-def main() -> int:
+def parse(arguments: Sequence[str]) -> tuple[float, int, Path]:
+    """Minutes, seed and folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE")
     options = {"minutes": "10", "seed": "0", "folder": str(ROOT / "runs" / "soak")}
-    options |= dict(argument.split("=", 1) for argument in sys.argv[1:])
-    folder = Path(options["folder"])
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    soak = Soak(folder, int(options["seed"]))
+    for text in parser.parse_args(arguments).options:
+        key, _, value = text.partition("=")
+        if key not in options or not value:
+            raise UserError(f"{text}: the options are minutes=NUMBER, seed=NUMBER and folder=FOLDER")
+        options[key] = value
+    try:
+        return float(options["minutes"]), int(options["seed"]), Path(options["folder"])
+    except ValueError as error:
+        raise UserError(f"minutes={options['minutes']} seed={options['seed']}: not a number") from error
+
+
+def clear(folder: Path) -> None:
+    """Make the folder, anew if it is one of ours."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARK).is_file():
+            raise UserError(f"{folder} holds something else, and would be emptied: name another with folder=")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+
+
+def main() -> int:
+    with errors_without_traceback():
+        minutes, seed, folder = parse(sys.argv[1:])
+        clear(folder)
+    soak = Soak(folder, seed)
     soak.make_data()
     started = time.monotonic()
     try:
-        while not soak.done or time.monotonic() - started < 60 * float(options["minutes"]):
+        while not soak.done or time.monotonic() - started < 60 * minutes:
             soak.disturb()
             print(f"step {soak.newest_step()}: " + ", ".join(f"{n} x {k}" for k, n in soak.done.items()), flush=True)
         steps = soak.compare()
