@@ -12,10 +12,10 @@ from callbacks.checkpoint import CheckpointWriter
 from data.loader import LoaderWatch
 from modules.detection import of_ours
 from modules.evaluation.results import results_dict
-from modules.pictures.figures import draw_curves, write_confusion_matrix
+from modules.pictures.figures import draw_curves
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
-from modules.run.writing import warn_if_not_written, write_json
+from modules.run.writing import goes_on_without, write_json
 
 
 class RunRecord(Callback):
@@ -74,7 +74,7 @@ def _log(pl_module: LightningModule, name: str, value: float) -> None:
 
 
 class ResultsFile(Callback):
-    """Keeps results.json, curves and confusion matrix up to date. Comes after the writer, whose files it names."""
+    """Keeps results.json and curves up to date. Comes after the writer, whose files it names."""
 
     def __init__(self, run: RunFolder, record: RunRecord, writer: CheckpointWriter) -> None:
         self._run = run
@@ -84,9 +84,6 @@ class ResultsFile(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         result = of_ours(pl_module).result
         if trainer.is_global_zero and result is not None:
-            folder = self._run.path / "confusion_matrix"
-            with warn_if_not_written(folder):
-                write_confusion_matrix(result.confusion, folder)
             self._write(trainer, pl_module, "running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,6 +95,7 @@ class ResultsFile(Callback):
             return  # a resumed run that did not get under way: what it had stands
         self._write(trainer, pl_module, str(exception).splitlines()[0] if str(exception) else type(exception).__name__)
 
+    @goes_on_without("results.json")
     def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         if not trainer.is_global_zero:
             return
@@ -122,11 +120,10 @@ class ResultsFile(Callback):
             "history": history,
         }
         path = self._run.path / "results.json"
-        with warn_if_not_written(path):
+        with goes_on_without(path):
             write_json(path, content)
-        metrics = self._run.path / "metrics.csv"
-        curves = draw_curves(metrics) if metrics.is_file() else None
-        if curves is not None:
-            path = self._run.path / "curves.png"
-            with warn_if_not_written(path):
+        metrics, path = self._run.path / "metrics.csv", self._run.path / "curves.png"
+        with goes_on_without(path):
+            curves = draw_curves(metrics) if metrics.is_file() else None
+            if curves is not None:
                 curves.save(path)

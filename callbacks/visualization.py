@@ -1,4 +1,4 @@
-"""What the detector sees, as pictures: a few validation frames, and the confusion matrix for the loggers."""
+"""What the detector sees, as pictures: a few validation frames, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from config.schema import DatasetConfig
 from data.batch import SequenceBatch
 from modules.detection import of_ours
-from modules.pictures.figures import draw_confusion_matrix
+from modules.pictures.figures import write_confusion_matrix
 from modules.pictures.frames import PictureBoxes, draw_frame
-from modules.run.writing import warn_if_not_written
+from modules.run.writing import goes_on_without
 
 
 class DetectionPictures(Callback):
@@ -34,6 +34,7 @@ class DetectionPictures(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pictures = {}
 
+    @goes_on_without("pictures of the validation")
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -66,12 +67,13 @@ class DetectionPictures(Callback):
         caption = f"{sequence} · {t_ms / 1000:.2f} s · {int(frame.sum(dtype=np.int64)):,} counts"
         return f"{sequence}_{t_ms:07d}ms", draw_frame(frame, self._classes, predictions, truth, caption)
 
+    @goes_on_without("pictures of the validation")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._pictures:
             return
         step = trainer.global_step
         folder = self._folder / f"step={step}" if trainer.state.fn == TrainerFn.FITTING else self._folder
-        with warn_if_not_written(folder):
+        with goes_on_without(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name, picture in self._pictures.items():
                 picture.save(folder / f"{name}.png")
@@ -82,22 +84,24 @@ class DetectionPictures(Callback):
     on_test_end = on_validation_end
 
 
-class ResultMedia(Callback):
-    """Sends the confusion matrix as pictures, and the table of classes, to the loggers that can show them.
+class ConfusionMedia(Callback):
+    """Writes the confusion matrix, and sends it and the table of classes to the loggers that can show them.
 
     Expects of the module an EvaluationResult in `result` after validation.
     """
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @goes_on_without("confusion matrix")
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         result = of_ours(pl_module).result
-        shown = any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers)
-        if result is None or not shown or trainer.sanity_checking or not trainer.is_global_zero:
+        if result is None or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        matrices = {
-            "counts": draw_confusion_matrix(result.confusion),
-            "row_normalised": draw_confusion_matrix(result.confusion, normalised=True),
-        }
-        _send_pictures(trainer, "confusion_matrix", matrices)
+        pictures = {}
+        with goes_on_without(self._folder):
+            pictures = write_confusion_matrix(result.confusion, self._folder)
+        _send_pictures(trainer, "confusion_matrix", pictures)
         rows = [[c.name, c.AP, c.AP_50, c.boxes, c.missed, c.false] for c in (*result.classes, *result.groups)]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -117,7 +121,7 @@ def _send_pictures(trainer: Trainer, key: str, pictures: dict[str, Image.Image])
         if isinstance(logger, WandbLogger):
             logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
         elif isinstance(logger, TensorBoardLogger):
-            with warn_if_not_written(f"{logger.log_dir}: {key}"):
+            with goes_on_without(f"{logger.log_dir}: {key}"):
                 for name, picture in pictures.items():
                     logger.experiment.add_image(f"{key}/{name}", np.asarray(picture), step, dataformats="HWC")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
-from matplotlib import font_manager
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from data.boxes import score as ranking
 from data.boxes import xywh_from_cxcywh, xywh_from_xyxy
+from modules.pictures.text import in_one_font
 
 BACKGROUND_RGB = (14, 17, 24)
 POLARITY_RGB = ((64, 130, 255), (255, 176, 84))  # darker: blue, brighter: amber; told apart by the colour-blind, too
@@ -32,6 +31,7 @@ _PALETTE = (
     "#e04dff",
     "#2fa8a0",
 )
+_MOST_IN_LEGEND = 20  # class names
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,11 @@ def draw_frame(
     if predictions is not None:
         _draw_labels(draw, predictions, classes, scale)
     if caption:
+        caption, font = in_one_font(caption, 15, most=max(20, picture.width // 11))
         draw.rectangle(
-            (0, picture.height - 26, draw.textlength(caption, _font(15)) + 20, picture.height), fill=(0, 0, 0, 150)
+            (0, picture.height - 26, draw.textlength(caption, font) + 20, picture.height), fill=(0, 0, 0, 150)
         )
-        draw.text((10, picture.height - 13), caption, font=_font(15), fill=(225, 228, 235), anchor="lm")
+        draw.text((10, picture.height - 13), caption, font=font, fill=(225, 228, 235), anchor="lm")
     return Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
 
 
@@ -142,12 +143,13 @@ def _draw_labels(
     draw: ImageDraw.ImageDraw, boxes: PictureBoxes, classes: Sequence[str], scale: int, below: bool = False
 ) -> None:
     """Tags on top of the boxes, the best score last, so that it is on top; or quiet ones below. All in the picture."""
-    font = _font(12 if below else 15)
-    height = font.size + 4
+    size = 12 if below else 15
+    height = size + 4
     order = np.argsort(boxes.scores, kind="stable") if boxes.scores is not None else range(len(boxes.xywh))
     for row in order:
         class_id = int(boxes.class_id[row])
-        text = classes[class_id] if class_id < len(classes) else f"class {class_id}"
+        name = classes[class_id] if class_id < len(classes) else f"class {class_id}"
+        text, font = in_one_font(name, size)
         if boxes.scores is not None:
             text += f" {100 * float(boxes.scores[row]):.0f}"
         x, y, _, box_height = (boxes.xywh[row] * scale).tolist()
@@ -161,31 +163,30 @@ def _draw_labels(
         draw.text((left + 4, top + height / 2), text, font=font, fill=ink, anchor="lm")
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib brings this font along: it is there on any machine."""
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
-
-
 def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
-    """What colours and lines mean, on as many lines as the width asks for."""
-    font, line_height = _font(13), 26
-    entries: list[tuple[str, tuple[int, int, int] | None]] = [(name, class_rgb(i)) for i, name in enumerate(classes)]
+    """What colours and lines mean, on as many lines as the width asks for; of many classes the first."""
+    line_height = 26
+    entries: list[tuple[str, tuple[int, int, int] | None]] = [
+        (name, class_rgb(i)) for i, name in enumerate(classes[:_MOST_IN_LEGEND])
+    ]
+    if len(classes) > _MOST_IN_LEGEND:
+        entries.append((f"and {len(classes) - _MOST_IN_LEGEND} more classes", (0, 0, 0)))
     entries += [("events, brighter", POLARITY_RGB[1]), ("events, darker", POLARITY_RGB[0]), ("ground truth", None)]
+    texts = [in_one_font(name, 13) for name, _ in entries]
     places, x, y = [], 10.0, 0
-    for name, _ in entries:
-        length = font.getlength(name) + 36
+    for text, font in texts:
+        length = font.getlength(text) + 36
         if x > 10 and x + length > width:
             x, y = 10.0, y + line_height
         places.append((x, y))
         x += length
     picture = Image.new("RGB", (width, y + line_height + 2), (0, 0, 0))
     draw = ImageDraw.Draw(picture)
-    for (name, colour), (x, y) in zip(entries, places, strict=True):
+    for (_, colour), (text, font), (x, y) in zip(entries, texts, places, strict=True):
         if colour is None:
             for dash in range(3):
                 draw.line((x + 5 * dash - 2, y + 14, x + 5 * dash, y + 14), fill="white")
         else:
             draw.rectangle((x, y + 9, x + 10, y + 19), fill=colour)
-        draw.text((x + 16, y + 14), name, font=font, fill=(215, 218, 225), anchor="lm")
+        draw.text((x + 16, y + 14), text, font=font, fill=(215, 218, 225), anchor="lm")
     return picture

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from config.schema import Config
 from modules.run.folder import RunFolder
-from modules.run.writing import warn_if_not_written
+from modules.run.writing import goes_on_without
 
 WANDB_TIMEOUT_S = 15
 WANDB_FINISH_TIMEOUT_S = 60  # for what is not uploaded yet at the end; a lost network would hold the process for ever
@@ -43,21 +43,22 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._waiting.append({"step": step, **metrics})
-        with warn_if_not_written(self.path):
+        with goes_on_without(self.path):
             self._write_waiting()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        with warn_if_not_written(self.path):
+        with goes_on_without(self.path):
             self._write_waiting()
 
     @rank_zero_only
     def forget_from(self, step: int) -> None:
         """Drop the rows of steps that a resumed run will do again: it has done `step` steps, 0 to step - 1."""
-        if self.path.is_file():
-            rows = self._read()
-            self._columns = list(rows[0]) if rows else []
-            self._write([row for row in rows if int(row["step"]) < step])
+        with goes_on_without(self.path):
+            if self.path.is_file():
+                rows = self._read()
+                self._columns = list(rows[0]) if rows else []
+                self._write([row for row in rows if int(row["step"]) < step])
 
     def _write_waiting(self) -> None:
         new = {name: None for row in self._waiting for name in row if name not in self._columns}
@@ -81,9 +82,10 @@ class MetricsCsv(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            # a row that a crash of the machine cut short lacks its last columns
-            return [row for row in csv.DictReader(file) if None not in row.values()]
+        with self.path.open(newline="", errors="replace") as file:
+            # a row that a crash of the machine cut short lacks its last columns; a damaged disk can leave anything
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            return [row for row in rows if None not in row and row.get("step", "").isdigit()]
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         temporary = self.path.with_suffix(".tmp")
@@ -98,11 +100,8 @@ class _Tolerant:
     """A logger whose failures are told once and change nothing else; what fails is the other base class'."""
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        try:
+        with goes_on_without(type(self).__name__.removeprefix("Tolerant"), "metrics.csv has everything"):
             action(*args, **kwargs)
-        except Exception as error:  # whatever they raise, training is worth more
-            kind = type(self).__name__.removeprefix("Tolerant")
-            rank_zero_warn(f"{kind}: {type(error).__name__}: {error}. Training goes on; metrics.csv has everything.")
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -15,7 +15,7 @@ from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
 from callbacks.run_record import ResultsFile, RunRecord
 from callbacks.signals import SignalHandling
-from callbacks.visualization import DetectionPictures, ResultMedia
+from callbacks.visualization import ConfusionMedia, DetectionPictures
 from config.hardware import Device
 from config.schema import Config, TrainConfig
 from modules.run.checkpoint_file import AtomicCheckpointIO
@@ -39,12 +39,12 @@ def training_trainer(
         GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
         DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
         *([pictures] if settings.enable else []),
-        ResultMedia(),
         progress_callback(),
         record := RunRecord(signals.watch),
         *more,
         writer,  # what those before it keep is in the checkpoint
         ResultsFile(run, record, writer),
+        ConfusionMedia(run.path / "confusion_matrix"),
     ]
     by_steps = config.validation.val_check_interval is not None
     trainer = Trainer(

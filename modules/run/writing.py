@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import traceback
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,28 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 
 @contextlib.contextmanager
-def warn_if_not_written(what: object) -> Generator[None]:
-    """Turn an OSError (a full disk, a folder that became read-only) into a warning; the same one is shown once."""
+def goes_on_without(what: object, instead: str = "") -> Generator[None]:
+    """Whatever fails in here, a picture, a logger, a report, costs the run one line; the same one is shown once.
+
+    Also a decorator. `instead`: where what is lost can be found.
+    """
     try:
         yield
-    except OSError as error:
-        rank_zero_warn(f"{what} CANNOT BE WRITTEN: {os.strerror(error.errno or 0)}. Training goes on.")
+    except OSError as error:  # a full disk, a folder that became read-only
+        _tell(f"{what} CANNOT BE WRITTEN: {error.strerror or error}", instead)
+    except Exception as error:  # whatever it is, training is worth more
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split())[:200]
+        _tell(f"{what}: {type(error).__name__}: {reason} ({Path(place.filename).name}, line {place.lineno})", instead)
+
+
+def _tell(failure: str, instead: str) -> None:
+    rank_zero_warn(f"{failure}. The run goes on{instead and '; ' + instead}.")  # under pytest an error, see pyproject
 
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a record of faults."""
-    with warn_if_not_written(path), path.open("a") as file:
+    with goes_on_without(path), path.open("a") as file:
         file.write(line + "\n")
 
 

@@ -140,7 +140,7 @@ def test_its_process_is_killed(train: Train, tmp_path: Path, at_the_end: bool) -
     assert time.monotonic() - killed < 60, program.output()
     assert list(losses(folder)) == list(range(30))
     assert "Traceback" not in program.output()
-    assert "Training goes on; metrics.csv has everything" in program.output()
+    assert "The run goes on; metrics.csv has everything" in program.output()
 
 
 def test_a_server_that_is_lost_while_training_does_not_hold_the_run_at_its_end(
