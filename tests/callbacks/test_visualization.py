@@ -12,7 +12,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
-from callbacks.visualization import DetectionPictures, ResultMedia, pictures_due
+from callbacks.visualization import ConfusionMedia, DetectionPictures, pictures_due
 from config.loading import load_dataset_config
 from data.batch import SequenceBatch
 from tests.evaluations import CAR, HIT, SETTINGS, boxes_of, found, result_of
@@ -108,11 +108,30 @@ def test_pictures_go_to_the_loggers(tmp_path: Path) -> None:
     assert any((tmp_path / "tensorboard").rglob("events*"))
 
 
-def test_confusion_matrix_and_classes_go_to_the_loggers() -> None:
+def test_confusion_matrix_and_classes_are_written_and_go_to_the_loggers(tmp_path: Path) -> None:
     wandb = RecordingWandb()
     module: Any = SimpleNamespace(result=result_of(("a", 600_000, boxes_of(CAR), found(HIT))))
-    ResultMedia().on_validation_end(trainer(1, wandb), module)
+    ConfusionMedia(tmp_path).on_validation_end(trainer(1, wandb), module)
+    assert len(list(tmp_path.iterdir())) == 4
     assert wandb.images == {"val/confusion_matrix": ["counts", "row_normalised"]}
     names = [row[0] for row in wandb.tables["val/classes"]]
     assert names == [*DATASET.classes, "small", "medium", "large"]
-    ResultMedia().on_validation_end(trainer(1, wandb), MODULE)  # nothing measured: nothing sent
+
+
+def test_nothing_measured_is_no_matrix(tmp_path: Path) -> None:
+    ConfusionMedia(tmp_path).on_validation_end(trainer(1, RecordingWandb()), MODULE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_fail_end_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("callbacks.visualization.draw_frame", fail)
+    monkeypatch.setattr("modules.pictures.figures.draw_confusion_matrix", fail)
+    module: Any = SimpleNamespace(result=result_of(("a", 600_000, boxes_of(CAR), found(HIT))))
+    with pytest.warns(UserWarning, match="no picture.*The run goes on"):
+        run(DetectionPictures(tmp_path, 1, DATASET), trainer(1), [batch(0)])
+    with pytest.warns(UserWarning, match="no picture.*The run goes on"):
+        ConfusionMedia(tmp_path).on_validation_end(trainer(1), module)
+    assert (tmp_path / "counts.csv").is_file()  # the tables come first
