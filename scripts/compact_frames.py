@@ -22,7 +22,8 @@ from config.search_path import add_config_dir
 from data.frame_store import FrameStore, FrameStoreWriter
 from data.layout import SPLITS, SequenceLayout, compact_path
 from data.sequence import Hdf5Frames
-from scripts.parallel import run_parallel, split_workers
+from data.workplace import workplace
+from scripts.parallel import run_beside_others, split_workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workers, overrides = split_workers([*options.config_dirs, *options.overrides])
         dataset = load_dataset_config(overrides)
         frames_paths = find_frames(options.dataset_path, dataset)
-        outcomes = run_parallel(compact, frames_paths, workers, Console(), what="frames files")
+        outcomes = run_beside_others(compact, frames_paths, workers, Console(), what="frames files")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,29 +62,32 @@ def find_frames(root: Path, dataset: DatasetConfig) -> list[Path]:
     return paths
 
 
-def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None) -> bool:
+def compact(frames_path: Path, on_frame: Callable[[], None] = lambda: None, *, wait: bool = False) -> bool:
     """Write the compact store of one frames file; False where one of the same length is there already.
 
-    Raises UserError where either file fails; then nothing is left of the new one.
+    Raises UserError where either file fails; then nothing is left of the new one. BusyError where another process is
+    writing it, whose end it waits for with `wait`.
     """
     source, target = Hdf5Frames(frames_path), compact_path(frames_path)
-    partial = target.with_name(f".{target.name}.partial")
     try:
         if _length(target) == len(source):
             return False
-        frame = np.empty((1, *source.frame_chw), np.uint8)
-        with FrameStoreWriter(partial, source.frame_chw) as writer:
-            for index in range(len(source)):
-                source.read(index, index + 1, frame)
-                writer.append(frame[0])
-                on_frame()
-        partial.replace(target)
+        with workplace(target.with_name(f".partial_{target.stem}"), target, wait=wait) as folder:
+            if _length(target) == len(source):
+                return False
+            partial = folder / target.name
+            frame = np.empty((1, *source.frame_chw), np.uint8)
+            with FrameStoreWriter(partial, source.frame_chw) as writer:
+                for index in range(len(source)):
+                    source.read(index, index + 1, frame)
+                    writer.append(frame[0])
+                    on_frame()
+            partial.replace(target)
         return True
     except OSError as error:  # those of reading are UserErrors by now
         raise UserError(f"{target} cannot be written: {error}. The same command goes on from here") from error
     finally:
         source.close()
-        partial.unlink(missing_ok=True)
 
 
 def _length(path: Path) -> int | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -19,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from config.errors import UserError
+from data.workplace import BusyError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,11 +30,7 @@ _SECONDS_BETWEEN_LINES = 30
 
 
 class WorkerDiedError(UserError):
-    """A process ended in the middle of an item; `pid` is its number."""
-
-    def __init__(self, message: str, pid: int) -> None:
-        super().__init__(message)
-        self.pid = pid
+    """A process ended in the middle of an item."""
 
 
 def split_workers(overrides: Sequence[str]) -> tuple[int, list[str]]:
@@ -70,6 +69,28 @@ def run_parallel(
         staff.dismiss()
 
 
+def run_beside_others(
+    function: Function,
+    items: Sequence[Item],
+    workers: int,
+    console: Console,
+    *,
+    name_of: Callable[[Item], object] = str,
+    what: str = "recordings",
+) -> list[Result | UserError]:
+    """As `run_parallel`. Items that other commands are at work on come last: `function(..., wait=True)` for those."""
+    outcomes: list[Result | UserError] = run_parallel(function, items, workers, console, name_of=name_of, what=what)
+    busy = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, BusyError)]
+    if busy:
+        for index in busy:
+            print(f"note: {outcomes[index]}: waiting for its end", file=sys.stderr)
+        waiting = partial(function, wait=True)
+        again = run_parallel(waiting, [items[i] for i in busy], workers, console, name_of=name_of, what=what)
+        for index, outcome in zip(busy, again, strict=True):
+            outcomes[index] = outcome
+    return outcomes
+
+
 class _Staff:
     """A process for each thread that asks for work; a new one where the last has died."""
 
@@ -90,7 +111,7 @@ class _Staff:
         except (EOFError, OSError):
             process.join()
             self._own.process = None
-            return WorkerDiedError(f"{name_of(item)}: {_end_of(process.exitcode)}", process.pid)
+            return WorkerDiedError(f"{name_of(item)}: {_end_of(process.exitcode)}")
         return UserError(f"{name_of(item)}: {outcome}") if isinstance(outcome, _Unforeseen) else outcome
 
     def _hire(self) -> None:
@@ -151,6 +172,8 @@ def _end_with_parent() -> None:
 def _outcome(function: Function, item: Item, on_frame: Callable[[], None]) -> Result | UserError | _Unforeseen:
     try:
         return function(item, on_frame)
+    except BusyError as error:
+        return BusyError(str(error))
     except UserError as error:
         return UserError(str(error))  # without what it was raised from, which may not travel
     except MemoryError:

@@ -12,7 +12,6 @@ stops no other.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,12 +27,12 @@ from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from config.search_path import add_config_dir
-from data.layout import SPLITS
+from data.layout import SPLITS, SequenceLayout
 from data.recordings.boxes import OTHER_CLASS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
-from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording
-from scripts.parallel import WorkerDiedError, run_parallel, split_workers
+from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording, workplace_of
+from scripts.parallel import WorkerDiedError, run_beside_others, split_workers
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
 
@@ -53,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = load_dataset_config([_full_key(override) for override in overrides])
         found = find_recordings(options.source)
         preprocess = partial(preprocess_recording, options.out, dataset)
-        outcomes = run_parallel(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
-        _remove_partial(options.out / PARTIAL_FOLDER, outcomes)
+        outcomes = run_beside_others(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
+        _remove_remains(options.out, found.recordings, outcomes)
         _remove_empty(options.out / PARTIAL_FOLDER)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -128,12 +127,12 @@ def _unread(boxes: Path, paths: list[Path]) -> list[Path]:
     return [path for path in others if path.name == name or path.name.startswith((f"{name}.", f"{name}_td."))]
 
 
-def _remove_partial(folder: Path, outcomes: Sequence[Report | UserError]) -> None:
+def _remove_remains(out: Path, recordings: Sequence[RecordingFiles], outcomes: Sequence[Report | UserError]) -> None:
     """What processes that have died left half-done."""
-    for outcome in outcomes:
+    for files, outcome in zip(recordings, outcomes, strict=True):
         if isinstance(outcome, WorkerDiedError):
-            for remains in folder.glob(f"*/*.{outcome.pid}"):
-                shutil.rmtree(remains, ignore_errors=True)
+            with suppress(UserError, OSError), workplace_of(out, files):
+                pass
 
 
 def _remove_empty(folder: Path) -> None:
@@ -156,6 +155,12 @@ def _summarise(
         UserError(f"{files.boxes}: {_where_boxes_went(outcome, dataset)}")
         for files, outcome in zip(found.recordings, outcomes, strict=True)
         if isinstance(outcome, Report) and outcome.num_frames == 0 and outcome.num_boxes_read
+    ]
+    made = [SequenceLayout.of(out / report.split / report.name, dataset) for report in reports if report.num_frames]
+    errors += [
+        UserError(f"{layout.frames} was removed while this command ran. Run it again")
+        for layout in made
+        if not layout.frames.is_file()
     ]
     for error in [*errors, *found.faults]:
         print(f"error: {error}", file=sys.stderr)

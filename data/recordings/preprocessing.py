@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import glob
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +29,11 @@ from data.recordings.label_clock import boxes_of, join_stamps
 from data.recordings.label_grid import FrameGrid, frame_grid
 from data.recordings.recording import Recording
 from data.recordings.sequence_files import move_into_place, write_frames, write_labels
+from data.workplace import workplace
 
 _YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
 _MANY_LOST = 0.05  # of a recording's label times
-PARTIAL_FOLDER = ".partial"  # in the output folder; what a killed run leaves there is removed when its turn comes again
+PARTIAL_FOLDER = ".partial"  # in the output folder
 LABEL_RULE = "from the labelled frame before"  # older sets have none: there all were measured from the first one
 _TOO_EARLY = "before {} ms (dataset.preprocessing.first_label_ms)"
 
@@ -66,17 +65,40 @@ class Report:
     notes: list[str] = field(default_factory=list)  # what was taken for true of units and clocks
 
 
+def workplace_of(out: Path, files: RecordingFiles, *, wait: bool = False) -> AbstractContextManager[Path]:
+    """Where OUT/<split>/<name> is written, at full or half resolution."""
+    name = out / PARTIAL_FOLDER / files.split / files.name
+    return workplace(name, out / files.split / files.name, wait=wait)
+
+
 def preprocess_recording(
-    out: Path, dataset: DatasetConfig, files: RecordingFiles, on_frame: Callable[[], None] = lambda: None
+    out: Path,
+    dataset: DatasetConfig,
+    files: RecordingFiles,
+    on_frame: Callable[[], None] = lambda: None,
+    *,
+    wait: bool = False,
 ) -> Report:
     """Write OUT/<split>/<name>, or leave it alone where it is finished; it appears at once and complete, or not at all.
 
     A recording without a usable box gives no folder, and a report of 0 frames that says where its boxes went. Raises
-    UserError for faulty files, and for a finished folder that other settings have made.
+    UserError for faulty files, and for a finished folder that other settings have made; BusyError where another process
+    is writing it, whose end it waits for with `wait`.
     """
     target = SequenceLayout.of(out / files.split / files.name, dataset)
-    if target.frames.is_file():
-        return _finished_report(target, files, dataset)
+    if not target.frames.is_file():
+        try:
+            with workplace_of(out, files, wait=wait) as folder:
+                if not target.frames.is_file():
+                    return _write_sequence(folder / files.name, target, dataset, files, on_frame)
+        except OSError as error:  # those of reading are UserErrors by now
+            raise UserError(f"{target.folder} cannot be written: {error}. {_remedy(error)}") from error
+    return _finished_report(target, files, dataset)
+
+
+def _write_sequence(
+    folder: Path, target: SequenceLayout, dataset: DatasetConfig, files: RecordingFiles, on_frame: Callable[[], None]
+) -> Report:
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
     boxes, start_us = _usable_boxes(files, dataset, recording, report)
@@ -86,37 +108,37 @@ def preprocess_recording(
         early = {_TOO_EARLY.format(dataset.preprocessing.first_label_ms): len(boxes)} if len(boxes) else {}
         report.dropped_boxes |= early
         return report
-    partial = SequenceLayout.of(out / PARTIAL_FOLDER / files.split / f"{files.name}.{os.getpid()}", dataset)
-    try:
-        for remains in partial.folder.parent.glob(f"{glob.escape(files.name)}.*"):
-            shutil.rmtree(remains, ignore_errors=True)
-        partial.representation.mkdir(parents=True)
-        bounds_us = ((end - _window_us(dataset) + start_us, end + start_us) for end in grid.end_us.tolist())
-        seen = _Seen()
-        windows = seen.through(recording.windows(bounds_us))
-        num_events = write_frames(partial, windows, len(grid.end_us), dataset, on_frame)
-        grid = grid.first(len(num_events))
-        _check_events(files, recording, num_events[grid.labelled])
-        labels, others = write_labels(partial, boxes, grid)
-        counts = Counter(labels["class_id"].tolist())
-        report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
-        report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
-        report.num_frames, report.num_events = len(num_events), recording.num_events
-        report.num_events_in_frames = seen.num_events
-        report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
-        with Hdf5Writer(partial.frames, "r+") as writer:
-            attributes = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, "report": json.dumps(asdict(report))}
-            writer.file.attrs.update(attributes)
-        move_into_place(partial, target)
-    except OSError as error:  # those of reading are UserErrors by now
-        raise UserError(f"{target.folder} cannot be written: {error}. {_remedy(error)}") from error
-    finally:
-        shutil.rmtree(partial.folder, ignore_errors=True)
+    partial = SequenceLayout.of(folder, dataset)
+    partial.representation.mkdir(parents=True)
+    bounds_us = ((end - _window_us(dataset) + start_us, end + start_us) for end in grid.end_us.tolist())
+    seen = _Seen()
+    windows = seen.through(recording.windows(bounds_us))
+    num_events = write_frames(partial, windows, len(grid.end_us), dataset, on_frame)
+    grid = grid.first(len(num_events))
+    _check_events(files, recording, num_events[grid.labelled])
+    labels, others = write_labels(partial, boxes, grid)
+    counts = Counter(labels["class_id"].tolist())
+    report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
+    report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
+    report.num_frames, report.num_events = len(num_events), recording.num_events
+    report.num_events_in_frames = seen.num_events
+    report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
+    with Hdf5Writer(partial.frames, "r+") as writer:
+        attributes = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, "report": json.dumps(asdict(report))}
+        writer.file.attrs.update(attributes)
+    move_into_place(partial, target)
+    _refuse_faults(target, dataset)  # where locks do not hold, another process may have written the same
     return report
 
 
+def _refuse_faults(target: SequenceLayout, dataset: DatasetConfig) -> None:
+    for fault in check_sequence(target.folder, dataset, num_samples=0).faults:
+        if fault.blocks_training:
+            raise UserError(f"{fault.path}: {fault.what}. Delete {target.folder} and run this again")
+
+
 def _remedy(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # numpy tells a short write without a number
         return "Make room there, or give another output folder: the same command goes on from here"
     return "Give another output folder"
 
@@ -190,9 +212,7 @@ def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: Dat
         raise UserError(f"{target.frames} was made with other settings than this command's. {remedy}")
     if is_older and not _has_todays_labels(target, files, dataset):
         raise UserError(f"{target.folder} has labelled frames by an older rule, not RVT's. {remedy}")
-    for fault in check_sequence(target.folder, dataset, num_samples=0).faults:
-        if fault.blocks_training:
-            raise UserError(f"{fault.path}: {fault.what}. Delete {target.folder} and run this again")
+    _refuse_faults(target, dataset)
     report: dict[str, Any] = json.loads(attributes.get("report", "{}"))
     report |= {"split": files.split, "name": files.name, "was_present": True}
     return Report(**report)

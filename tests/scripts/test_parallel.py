@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from config.errors import UserError
-from scripts.parallel import run_parallel, split_workers
+from data.workplace import BusyError
+from scripts.parallel import run_beside_others, run_parallel, split_workers
 
 WAITING_PROGRAM = """
 import os, time
@@ -74,6 +75,17 @@ def test_any_exception_is_its_items(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(results[1], UserError)
     assert str(results[1]).startswith("0: ZeroDivisionError: division by zero (test_parallel.py, line ")
     assert "Traceback" not in capsys.readouterr().err
+
+
+def busy_at_first(number: int, on_frame: Callable[[], None], *, wait: bool = False) -> int:
+    if number == 1 and not wait:
+        raise BusyError("one is being written by process 7 on there")
+    return number
+
+
+def test_what_another_command_is_at_work_on_comes_last(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_beside_others(busy_at_first, [1, 2], 1, Console()) == [1, 2]
+    assert "note: one is being written by process 7 on there: waiting for its end" in capsys.readouterr().err
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from config.errors import UserError
 from config.loading import load_dataset_config
 from data.recordings.preprocessing import RecordingFiles, Report, preprocess_recording
+from data.workplace import BusyError
 from tests.recordings import FULL, HALF, REPRESENTATION, files_below, read_frames, small_dataset, write_recording
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -158,9 +160,23 @@ def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
         preprocess_recording(tmp_path / "out", small_dataset(), write_recording(tmp_path / "raw"))
 
 
+def test_a_second_command_on_the_same_sequence_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    files = write_recording(tmp_path / "raw")
+    frames: Iterator[int] = iter(range(18))
+
+    def come_second() -> None:
+        if next(frames) == 5:
+            with pytest.raises(BusyError, match=f"out/train/a is being written by process {os.getpid()} on "):
+                preprocess_recording(tmp_path / "out", small_dataset(), files)
+
+    assert preprocess_recording(tmp_path / "out", small_dataset(), files, come_second).num_frames == 18
+    assert preprocess_recording(tmp_path / "out", small_dataset(), files, wait=True).was_present
+    assert not list((tmp_path / "out" / ".partial").rglob("*.*"))
+
+
 def test_remains_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
-    remains = tmp_path / "out" / ".partial" / "train" / "a.12345" / "labels_v2"
+    remains = tmp_path / "out" / ".partial" / "train" / "a" / "tmp12345" / "a" / "labels_v2"
     remains.mkdir(parents=True)
     (remains / "labels.npz").write_bytes(b"half")
     assert preprocess_recording(tmp_path / "out", small_dataset(), files).num_frames == 18
