@@ -70,7 +70,7 @@ def run_parallel(
 
 
 def run_beside_others(
-    function: Function,
+    function: Callable[..., Result],
     items: Sequence[Item],
     workers: int,
     console: Console,
