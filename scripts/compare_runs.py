@@ -12,7 +12,8 @@ import argparse
 from pathlib import Path
 
 from config.command_line import errors_without_traceback
-from modules.reports.run_table import RunRow, difference_table, find_runs, read_run, run_table
+from config.errors import UserError
+from modules.reports.run_table import RunRow, difference_table, find_runs, read_runs, run_table
 from modules.reports.tables import TableFormat
 
 
@@ -24,17 +25,19 @@ def main() -> None:
     parser.add_argument("--format", choices=["text", "markdown", "csv"], default="text")
     arguments = parser.parse_args()
     with errors_without_traceback():
-        runs = [read_run(folder) for folder in find_runs(arguments.folders)]
-        print(compare(runs, arguments.sort, arguments.reverse, arguments.format), end="")
+        runs, faults = read_runs(find_runs(arguments.folders))
+        print(compare(runs, arguments.sort, arguments.reverse, arguments.format), end="", flush=True)
+        if faults:
+            raise UserError("\n  ".join(["left out of the table:", *faults]))
 
 
 def compare(runs: list[RunRow], sort: str, reverse: bool, style: TableFormat) -> str:
     """The comparison as text; in CSV one table with the differing keys as columns."""
-    differences = difference_table(runs)
+    differences = difference_table([run for run in runs if run.config])  # what cannot be read has none
     if style == "csv":
         keys = {str(row[0]): dict(zip(differences.header[1:], row[1:], strict=True)) for row in differences.rows}
         runs = [
-            RunRow(run.name, {**run.cells, **{key: values[run.name] for key, values in keys.items()}}, run.config)
+            RunRow(run.name, {**run.cells, **{key: values.get(run.name) for key, values in keys.items()}}, run.config)
             for run in runs
         ]
         return run_table(runs, sort, reverse).format("csv")

@@ -9,13 +9,15 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from config.errors import UserError
 from modules.reports.tables import Cell, Table, measured
 
+Results = TypeVar("Results", bound=BaseModel)
 METRICS = ("AP", "AP_50", "AP_75", "AP_S", "AP_M", "AP_L")
 
 
@@ -45,6 +47,19 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
+def read_runs(folders: Sequence[Path]) -> tuple[list[RunRow], list[str]]:
+    """Rows of runs, and a line for each that cannot be read: it keeps its row, and hides no other."""
+    rows, faults = [], []
+    for folder in folders:
+        try:
+            rows.append(read_run(folder))
+        except UserError as error:
+            name = f"{folder.parent.name}/{folder.name}"
+            rows.append(RunRow(name, {"run": name, "status": "cannot be read"}, {}))
+            faults.append(str(error))
+    return rows, faults
+
+
 def read_run(folder: Path) -> RunRow:
     """Read config.yaml, command.txt, results.json, metrics.csv and the results.json of its validations.
 
@@ -52,20 +67,20 @@ def read_run(folder: Path) -> RunRow:
     validation with `AP/<class>`), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`.
     """
     config = _flatten(_read_config(folder / "config.yaml"))
-    results = _read_json(folder / "results.json")
-    best = results.get("best") or results.get("last") or {}
+    results = _read_json(folder / "results.json", _RunResults)
+    best = results.best or results.last or {}
     cells: dict[str, Cell] = {
         "run": f"{folder.parent.name}/{folder.name}",
         "experiment": _experiment(folder / "command.txt", config),
-        "status": str(results.get("status") or "no results").splitlines()[0],
+        "status": (results.status or "no results").partition("\n")[0],
         **{name: measured(best.get(name)) for name in METRICS},
-        "best step": best.get("step"),
+        "best step": None if best.get("step") is None else int(best["step"]),
         **{f"{split} AP": _validated(folder, split) for split in ("val", "test")},
-        "steps": results.get("steps") or _last_step(folder / "metrics.csv"),
-        "hours": results["duration_s"] / 3600 if "duration_s" in results else None,
-        "steps/s": results.get("steps_per_s"),
-        "M parameters": results["parameters"] / 1e6 if "parameters" in results else None,
-        "GB memory": results["peak_memory_mb"] / 1024 if "peak_memory_mb" in results else None,
+        "steps": results.steps or _last_step(folder / "metrics.csv"),
+        "hours": None if results.duration_s is None else results.duration_s / 3600,
+        "steps/s": results.steps_per_s,
+        "M parameters": None if results.parameters is None else results.parameters / 1e6,
+        "GB memory": None if results.peak_memory_mb is None else results.peak_memory_mb / 1024,
     }
     classes = {name.removeprefix("AP/"): value for name, value in best.items() if name.startswith("AP/")}
     cells |= {f"AP {name}": measured(value) for name, value in classes.items()}
@@ -114,21 +129,55 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+        config = yaml.safe_load(path.read_bytes()) or {}
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no keys: it is not the config of a run")
+    return config
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+class _RunResults(BaseModel):
+    """What is read of a run's results.json, which may come from somebody else."""
+
+    status: str | None = None
+    best: dict[str, float | None] | None = None
+    last: dict[str, float | None] | None = None
+    steps: int | None = None
+    duration_s: float | None = None
+    steps_per_s: float | None = None
+    parameters: int | None = None
+    peak_memory_mb: float | None = None
+
+
+class _Protocol(BaseModel):
+    split: str | None = None
+
+
+class _ValidationResults(BaseModel):
+    """What is read of a validation's results.json."""
+
+    metrics: dict[str, float | None] = {}
+    protocol: _Protocol = _Protocol()
+
+
+def _read_json(path: Path, kind: type[Results]) -> Results:
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError:
-        return {}  # the run was killed in the middle of the write
+        return kind.model_validate_json(path.read_bytes()) if path.is_file() else kind()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is not what a run or a validation writes: {where}: {first['msg']}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
 
 
 def _experiment(path: Path, config: dict[str, Any]) -> str:
     """What the command named: `+experiment/gen4=base` is gen4/base; otherwise the model and data set."""
-    words = shlex.split(path.read_text()) if path.is_file() else []
+    try:
+        words = shlex.split(path.read_text(errors="replace")) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     for word in reversed(words):
         key, _, value = word.lstrip("+").partition("=")
         if key.startswith("experiment/"):
@@ -140,9 +189,10 @@ def _experiment(path: Path, config: dict[str, Any]) -> str:
 def _validated(folder: Path, split: str) -> float | None:
     """AP of the newest validation.py of this run on a split."""
     files = sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
-    for results in map(_read_json, reversed(files)):
-        if results.get("protocol", {}).get("split") == split:
-            return measured(results["metrics"]["AP"])
+    for file in reversed(files):
+        results = _read_json(file, _ValidationResults)
+        if results.protocol.split == split:
+            return measured(results.metrics.get("AP"))
     return None
 
 
@@ -150,6 +200,9 @@ def _last_step(path: Path) -> int | None:
     """How far a run came that has no results.json."""
     if not path.is_file():
         return None
-    with path.open(newline="") as file:
-        steps = [row["step"] for row in csv.DictReader(file) if row.get("step")]
-    return int(steps[-1]) if steps and steps[-1].isdigit() else None
+    try:
+        with path.open(newline="", errors="replace") as file:
+            steps = [row["step"] for row in csv.DictReader(file) if row.get("step")]
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return int(steps[-1]) if steps and steps[-1].isdecimal() else None

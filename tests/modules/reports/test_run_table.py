@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from config.errors import UserError
-from modules.reports.run_table import difference_table, find_runs, read_run, run_table
+from modules.reports.run_table import difference_table, find_runs, read_run, read_runs, run_table
 
 
 def write_run(folder: Path, config: dict[str, Any], results: dict[str, Any] | None = None, command: str = "") -> Path:
@@ -59,14 +59,48 @@ def test_validations_of_a_run_have_columns(tmp_path: Path) -> None:
     assert find_runs([tmp_path]) == [run]
 
 
-@pytest.mark.parametrize("broken", ["", "{"])
-def test_run_that_broke_off_is_a_row_with_gaps(tmp_path: Path, broken: str) -> None:
+def test_run_that_broke_off_is_a_row_with_gaps(tmp_path: Path) -> None:
     run = write_run(tmp_path / "abc", {"dataset": {"name": "gen1"}})
-    if broken:
-        (run / "results.json").write_text(broken)
     (run / "metrics.csv").write_text("step,train/loss\n50,3.5\n100,3.1\n")
     cells = read_run(run).cells
     assert (cells["experiment"], cells["status"], cells["steps"], cells["AP"]) == ("gen1", "no results", 100, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", b"{"),
+        ("results.json", b"[1, 2]"),
+        ("results.json", b'{"best": {"AP": "high"}}'),
+        ("results.json", b"[" * 100_000),
+        ("config.yaml", b"- 1\n- 2\n"),
+        ("config.yaml", b"a: [\n"),
+        ("config.yaml", b"\xff\xff"),
+        ("config.yaml", b"[" * 5_000),
+        ("command.txt", b"python 'train.py\n"),
+        ("metrics.csv", b'step\n"' + b"x" * 200_000),
+        ("validation_val_best/results.json", b'{"metrics": 1}'),
+    ],
+)
+def test_a_run_that_cannot_be_read_keeps_its_row_and_hides_no_other(tmp_path: Path, name: str, content: bytes) -> None:
+    sound = write_run(tmp_path / "p" / "sound", {"a": 1}, results(0.3))
+    broken = write_run(tmp_path / "p" / "broken", {"a": 2}, None if name == "metrics.csv" else results(0.2))
+    (broken / name).parent.mkdir(exist_ok=True)
+    (broken / name).write_bytes(content)
+    rows, (fault,) = read_runs([broken, sound])
+    assert str(broken / name) in fault
+    assert [(row.name, row.cells["status"]) for row in rows] == [
+        ("p/broken", "cannot be read"),
+        ("p/sound", "finished"),
+    ]
+
+
+def test_text_from_files_cannot_break_a_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "p" / "one", {"a": "x"}, results(0.3, status="two\u2028lines\x1b[31m"))
+    table = run_table([read_run(run)]).format()
+    table.encode()
+    assert len(table.splitlines()) == 3
+    assert "two\\u2028lines\\x1b[31m" in table
 
 
 def test_runs_are_sorted_by_a_column_with_gaps_last(tmp_path: Path) -> None:
