@@ -16,6 +16,7 @@ from config.errors import SharedError
 from config.schema import CheckpointConfig
 from data.loader import kill_workers
 from modules.boundary import BoundaryCallback
+from modules.detection import of_ours
 from modules.run.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
 from modules.run.folder import step_of
 
@@ -94,7 +95,9 @@ class CheckpointWriter(BoundaryCallback):
         # all come between two steps, when nothing is half done; but data fail in one process, and saving takes all
         data_fail = exception is self._signals.watch.failure or isinstance(exception, TooMuchDamageError)
         all_agree = isinstance(exception, StopRequested | TooManySkippedStepsError)
-        if all_agree or (data_fail and trainer.world_size == 1):
+        # a checkpoint holds no gradients: between the batches of one step there is nothing whole to save
+        between_steps = of_ours(pl_module).accumulation.between_steps
+        if all_agree or (data_fail and trainer.world_size == 1 and between_steps):
             self.save_last(trainer)
         kill_workers()  # the loader's own farewell waits seconds for each that hangs
 

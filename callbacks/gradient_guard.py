@@ -38,7 +38,7 @@ class GradientGuard(BoundaryCallback):
         self._log_file = log_file
         self._limit = max_skipped_steps
         self._check_every = check_every
-        self._loss_is_finite = torch.tensor(True)
+        self._loss_is_finite: Tensor | None = None  # over the batches of the open step
         self._flags: list[Tensor] = []  # per step: whether it was skipped, and whether that is a fault
         self._addresses: deque[dict[str, Any]] = deque(maxlen=check_every)
         self._in_a_row = 0
@@ -54,11 +54,15 @@ class GradientGuard(BoundaryCallback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: SequenceBatch, batch_idx: int
     ) -> None:
-        self._kept = torch.cat([buffer.flatten() for buffer in self._buffers])
-        self._addresses.append({"step": trainer.global_step, "frames": batch.addresses()})
+        if of_ours(pl_module).accumulation.between_steps:
+            self._kept = torch.cat([buffer.flatten() for buffer in self._buffers])
+            self._loss_is_finite = None
+            self._addresses.append({"step": trainer.global_step, "frames": []})
+        self._addresses[-1]["frames"] += batch.addresses()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        self._loss_is_finite = loss.detach().isfinite()
+        finite = loss.detach().isfinite()
+        self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         scaler = getattr(trainer.precision_plugin, "scaler", None)
@@ -70,6 +74,7 @@ class GradientGuard(BoundaryCallback):
         skipped = ~torch.isfinite(norm)
         if scaler is None:
             setattr(optimizer, "found_inf", skipped.float())  # noqa: B010 (what PyTorch's scaler sets, undeclared)
+        assert self._loss_is_finite is not None, "a step comes after a backward pass"
         fault = skipped if scaler is None else ~self._loss_is_finite
         self._restore_buffers_where(fault)
         of_ours(pl_module).train_state.reset_where(fault)
@@ -84,8 +89,12 @@ class GradientGuard(BoundaryCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if len(self._flags) >= self._check_every:
+        if len(self._flags) >= self._check_every and of_ours(pl_module).accumulation.between_steps:
             self._read_flags()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        while len(self._addresses) > len(self._flags):  # of a step that the last epoch did not complete
+            self._addresses.pop()
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check()

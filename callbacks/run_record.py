@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,15 @@ from modules.run.memory import peak_memory_mb
 from modules.run.writing import goes_on_without, write_json
 
 
+@dataclass
+class _Totals:
+    """Of the batches of an optimizer step."""
+
+    waited_s: float = 0.0
+    seconds: float = 0.0  # waiting included
+    frames: int = 0
+
+
 class RunRecord(Callback):
     """Remembers validations and time, also over resumes, and logs speed and data waiting time."""
 
@@ -26,7 +36,8 @@ class RunRecord(Callback):
         self.history: list[dict[str, Any]] = []
         self._seconds_before = 0.0  # of the same run, before it was resumed
         self._started = time.monotonic()
-        self._step_started = 0.0
+        self._batch_started = 0.0
+        self._open = _Totals()  # of the step that is not complete
         self.train_seconds = 0.0
         self.train_steps = 0
 
@@ -34,19 +45,23 @@ class RunRecord(Callback):
         self._started = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._step_started = time.perf_counter()
+        self._batch_started = time.perf_counter()
         _log(pl_module, "lr", of_ours(pl_module).learning_rate)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         waited = self._watch.take_waited_s()
-        seconds = time.perf_counter() - self._step_started
-        self.train_seconds += seconds + waited
+        self._open.waited_s += waited
+        self._open.seconds += time.perf_counter() - self._batch_started + waited
+        self._open.frames += batch.frames.shape[0] * batch.num_lanes * trainer.world_size
+        if not of_ours(pl_module).accumulation.between_steps:
+            return
+        step, self._open = self._open, _Totals()
+        self.train_seconds += step.seconds
         self.train_steps += 1
-        frames = batch.frames.shape[0] * batch.num_lanes * trainer.world_size
-        _log(pl_module, "system/data_wait_s", waited)
-        _log(pl_module, "system/frames_per_s", frames / (seconds + waited))
+        _log(pl_module, "system/data_wait_s", step.waited_s)
+        _log(pl_module, "system/frames_per_s", step.frames / step.seconds)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watch.take_waited_s()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
@@ -15,6 +15,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from data.loader import LoaderWatch
 from modules.boundary import BoundaryCallback
+from modules.detection import of_ours
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
@@ -56,8 +57,9 @@ class SignalHandling(BoundaryCallback):
     """Turns signals into a stop at the next boundary between two steps, or between two validation batches.
 
     A handler may run between any two bytecodes, so it only takes a note. But while the main thread waits for the
-    loader nothing is half done, and it may wait for long: there the handler raises at once (with one process only:
-    several must stop at the same step). Before training has begun there is nothing to save: the process ends at once.
+    loader, and no gradients wait for the rest of their step, nothing is half done, and it may wait for long: there the
+    handler raises at once (with one process only: several must stop at the same step). Before training has begun there
+    is nothing to save: the process ends at once.
 
     A worker that dies is treated likewise, by the watch.
     """
@@ -69,6 +71,7 @@ class SignalHandling(BoundaryCallback):
         self._training = False
         self._signum: int | None = None
         self._alone = True
+        self._between_steps: Callable[[], bool] = lambda: True
         self._previous: dict[int, Any] = {}
         self._report_unraisable = sys.unraisablehook
 
@@ -100,7 +103,7 @@ class SignalHandling(BoundaryCallback):
         self._signum = signum
         if not self._training:
             raise SystemExit(128 + signum)
-        if self.watch.is_waiting and self._alone:
+        if self.watch.is_waiting and self._alone and self._between_steps():
             raise StopRequested(signum)
         name = signal.Signals(signum).name
         os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
@@ -111,6 +114,7 @@ class SignalHandling(BoundaryCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = True
         self._alone = trainer.world_size == 1
+        self._between_steps = lambda: of_ours(pl_module).accumulation.between_steps
         self.install()  # Lightning and the loader have registered handlers of their own by now; ours must be the last
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,12 +6,14 @@ from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from config.schema import Config
 from data.batch import SequenceBatch
 from models.detector import Detector
+from modules.accumulation import Accumulation
 from modules.boundary import BoundaryCallback
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.hidden_state import HiddenState
@@ -32,6 +34,7 @@ class DetectionModule(LightningModule):
     """A recurrent detector under truncated back-propagation through time.
 
     Attributes:
+        accumulation: how far the open optimizer step has come.
         train_state, eval_state: the lanes' hidden states between batches.
         result: what the last validation or test found; None before the first one.
     """
@@ -45,13 +48,14 @@ class DetectionModule(LightningModule):
             partition_size=config.partition_size,
             activation_checkpointing=config.training.activation_checkpointing,
         )
+        self.accumulation = Accumulation(config.training.accumulate_grad_batches)
         self.train_state = HiddenState()
         self.eval_state = HiddenState()
         self.evaluation = Evaluation(config.dataset, config.evaluation, config.model.postprocess)
         self.result: EvaluationResult | None = None
 
     def on_before_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int) -> SequenceBatch:
-        if self.trainer.training:
+        if self.trainer.training and self.accumulation.between_steps:
             for callback in callbacks_of(self.trainer):
                 if isinstance(callback, BoundaryCallback):
                     callback.on_step_boundary(self.trainer, self)
@@ -65,14 +69,15 @@ class DetectionModule(LightningModule):
         self.train_state.leave(state, batch.lane)
         selected = self.detector.select(features, batch.labelled_frames)
         losses = self.detector.loss(selected, batch.boxes, batch.box_image)
-        self._log_training(losses, batch)
-        return losses["loss"]
+        self._log_training(losses, batch, batch_idx)
+        return self.accumulation.for_lightning(losses["loss"])
 
-    def _log_training(self, losses: dict[str, Tensor], batch: SequenceBatch) -> None:
+    def _log_training(self, losses: dict[str, Tensor], batch: SequenceBatch, batch_idx: int) -> None:
         frames = batch.frames.shape[0] * batch.num_lanes
         scalars = {f"train/{name}": value.detach() for name, value in losses.items() if name != "l1_loss"}
         scalars["train/labelled_share"] = torch.tensor(len(batch.labelled_frames) / frames)
-        self.log_dict(scalars, batch_size=batch.num_lanes)
+        means = self.accumulation.add(scalars, batch_idx, self.trainer.num_training_batches)
+        self.log_dict(means, batch_size=batch.num_lanes)
 
     @property
     def learning_rate(self) -> float:
@@ -89,6 +94,12 @@ class DetectionModule(LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         set_rate(optimizer, self.learning_rate)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.accumulation.end_step()
+
+    def on_train_epoch_start(self) -> None:
+        if not self.accumulation.between_steps:
+            rank_zero_warn("the epoch ended within an optimizer step: the gradients of its last batches are left out")
+            self.accumulation.end_step()
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

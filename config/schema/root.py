@@ -52,6 +52,7 @@ class TrainingConfig(Strict):
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     gradient_clip_val: NonNegativeFloat
+    accumulate_grad_batches: PositiveInt  # batches whose mean gradient one step takes
     limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
     lr_scheduler: LrSchedulerConfig
     activation_checkpointing: bool

@@ -66,8 +66,9 @@ def check_run(
         callbacks=[timer],
     )
     trainer.fit(module, datamodule=data)
-    steps_per_epoch = data.training_plan().steps_per_epoch
-    hours = timer.seconds_per_step * config.training.max_steps / 3600
+    batches = config.training.accumulate_grad_batches
+    steps_per_epoch = -(-data.training_plan().steps_per_epoch // batches)
+    seconds_per_step = timer.seconds_per_batch * batches
     rows: dict[str, Any] = {
         "Network": f"{sum(p.numel() for p in module.parameters()):,} parameters, input {config.input_hw}, "
         f"windows {config.partition_size}",
@@ -76,7 +77,8 @@ def check_run(
         "Validation": f"{len(data.index('val'))} sequences, {len(data.index('val').label_frame)} labelled frames",
         "Memory": f"{peak_memory_mb():,.0f} MiB at batch_size.train={config.batch_size.train}, without loader workers",
         "Disk": check_disk_space(config, module),
-        "Time": f"{timer.seconds_per_step:.2f} s per step over {TIMED_STEPS} steps: about {hours:.1f} h for "
+        "Time": f"{seconds_per_step:.2f} s per step over {TIMED_STEPS} steps: about "
+        f"{seconds_per_step * config.training.max_steps / 3600:.1f} h for "
         f"training.max_steps={config.training.max_steps}, without validation",
         "Command": shlex.join(["python", *(text for text in argv if not text.lstrip("+").startswith("check="))]),
     }
@@ -98,7 +100,7 @@ class _StepTimer(Callback):
         self._times.append(time.perf_counter())
 
     @property
-    def seconds_per_step(self) -> float:
+    def seconds_per_batch(self) -> float:
         return (self._times[-1] - self._times[WARM_UP_STEPS - 1]) / (len(self._times) - WARM_UP_STEPS)
 
 

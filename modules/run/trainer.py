@@ -15,6 +15,7 @@ from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
 from callbacks.run_record import ResultsFile, RunRecord
 from callbacks.signals import SignalHandling
+from callbacks.validation_interval import ValidationInSteps
 from callbacks.visualization import ConfusionMedia, DetectionPictures
 from config.hardware import Device
 from config.schema import Config, TrainConfig
@@ -32,9 +33,11 @@ def training_trainer(
     writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
     settings = config.logging.validation.high_dim
     pictures = DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)
+    interval = config.validation.val_check_interval
     every = 1 if device.accelerator == "cpu" else config.logging.train.log_every_n_steps
     callbacks: list[Callback] = [
         signals,
+        *([ValidationInSteps(interval)] if interval is not None else []),
         RandomState(),
         GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
         DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
@@ -46,15 +49,15 @@ def training_trainer(
         ResultsFile(run, record, writer),
         ConfusionMedia(run.path / "confusion_matrix"),
     ]
-    by_steps = config.validation.val_check_interval is not None
     trainer = Trainer(
         **hardware_arguments(config, device),
         max_steps=config.training.max_steps,
         max_epochs=config.training.max_epochs,
+        accumulate_grad_batches=config.training.accumulate_grad_batches,
         limit_train_batches=config.training.limit_train_batches,
         limit_val_batches=config.validation.limit_val_batches,
-        val_check_interval=config.validation.val_check_interval,
-        check_val_every_n_epoch=None if by_steps else config.validation.check_val_every_n_epoch,
+        val_check_interval=interval,
+        check_val_every_n_epoch=None if interval is not None else config.validation.check_val_every_n_epoch,
         gradient_clip_val=config.training.gradient_clip_val or None,
         gradient_clip_algorithm="value",
         log_every_n_steps=config.logging.train.log_every_n_steps,

@@ -65,9 +65,17 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
     assert "python validation.py dataset=gen4 " in printed
 
 
-@pytest.mark.parametrize(("workers", "stop", "cell"), [(0, 5, "lstm"), (1, 7, "lstm"), (0, 7, "s5")])
+@pytest.mark.parametrize(
+    ("workers", "stop", "more"),
+    [
+        (0, 5, []),
+        (1, 7, []),
+        (0, 7, ["model.backbone.stage.cell=s5"]),
+        (0, 7, ["training.accumulate_grad_batches=4"]),  # an epoch has 6 batches
+    ],
+)
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
-    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int, cell: str
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int, more: list[str]
 ) -> None:
     """After a stop at step 7, the run's second validation is the new process's first."""
     options = (
@@ -75,7 +83,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
         "validation.val_check_interval=5",
         f"hardware.num_workers.train={workers}",
         f"hardware.num_workers.eval={workers}",
-        f"model.backbone.stage.cell={cell}",
+        *more,
         "model.backbone.stage.attention.drop_path=0.2",  # draws random numbers in each step
     )
     assert start(*options, project="unbroken") == 0
