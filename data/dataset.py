@@ -19,8 +19,9 @@ from data.augmentation import Augmentation
 from data.batch import SequenceBatch
 from data.boxes import cxcywh_from_xywh
 from data.index import SplitIndex
+from data.labels import Labels
 from data.plan import ChunkRead
-from data.sequence import Labels, Sequence
+from data.sequence import Sequence
 
 _MAX_OPEN_SEQUENCES = 1024
 

@@ -14,19 +14,21 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt16
+from jaxtyping import Float64, Int64, UInt8, UInt16
 from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.arrays import read_npz
+from data.labels import read_frame_times, read_labels
 from data.layout import PREPROCESS_AGAIN, RESTORE_LINK, SequenceLayout, is_dangling, may_be_sequence
-from data.sequence import read_labels, read_npy
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
-_VERSION = 3
+_VERSION = 4
+_DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -126,18 +128,13 @@ _Entry = tuple[int, ndarray, ndarray, int, tuple[int, int]]  # frames, label fra
 
 def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
     labels = read_labels(path, dataset)
-    t_us = read_npy(SequenceLayout.of(path, dataset).frame_times)
-    if len(labels.frames) and labels.frames[-1] >= len(t_us):
-        raise UserError(
-            f"{path}: frame {labels.frames[-1]} has labels, but timestamps_us.npy has {len(t_us)} frames. "
-            f"{PREPROCESS_AGAIN}"
-        )
+    num_frames = len(read_frame_times(SequenceLayout.of(path, dataset)))
     class_id = labels.boxes[:, 0].astype(np.int64)
-    known = class_id < dataset.num_classes
+    known = (class_id >= 0) & (class_id < dataset.num_classes)
     cell = labels.box_image[known] * dataset.num_classes + class_id[known]
     counts = np.bincount(cell, minlength=len(labels.frames) * dataset.num_classes)
     class_counts = counts.reshape(-1, dataset.num_classes).astype(np.uint16)
-    return len(t_us), labels.frames, class_counts, int((~known).sum()), labels.left_out
+    return num_frames, labels.frames, class_counts, int((~known).sum()), labels.left_out
 
 
 def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: list[_Entry]) -> SplitIndex:
@@ -175,14 +172,23 @@ def _known(index: SplitIndex | None) -> dict[tuple[str, bytes], _Entry]:
 def _fingerprint(path: Path, dataset: DatasetConfig) -> list[int]:
     """Sizes and modification times of the files that the index tells of."""
     layout = SequenceLayout.of(path, dataset)
-    files = (layout.boxes, layout.label_frames, layout.frame_times)
     try:
-        stats = [file.stat() for file in files]
-        return [value for stat in stats for value in (stat.st_size, stat.st_mtime_ns)]
+        stats = [file.stat() for file in (layout.boxes, layout.label_frames, layout.frame_times)]
+        times = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        times.append(_size_and_time_if_there(layout.label_times))
+        return [value for pair in times for value in pair]
     except OSError as error:
         if is_dangling(path):
             raise UserError(f"{path} is a link to what is not there. {RESTORE_LINK}") from error
         raise UserError(f"{error.filename} is missing. {PREPROCESS_AGAIN}, or check dataset.ev_repr_name") from error
+
+
+def _size_and_time_if_there(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:
@@ -195,16 +201,29 @@ def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:
 
 
 def _read(path: Path, folder: Path) -> SplitIndex | None:
+    names = [field.name for field in fields(SplitIndex)[1:]]
     try:
-        with np.load(path) as content:
-            return SplitIndex(folder, *(content[field.name] for field in fields(SplitIndex)[1:]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None  # no index, or one that a crash cut short: it is made anew
+        *arrays, digest = read_npz(path, [*names, _DIGEST], "")
+    except UserError:
+        return None  # no index, or a damaged one: it is made anew
+    index = SplitIndex(folder, *arrays)
+    return index if np.array_equal(digest, _digest(index)) else None
+
+
+def _digest(index: SplitIndex) -> UInt8[ndarray, "32"]:
+    """Of all arrays: what is derived is believed only as it was written."""
+    digest = hashlib.sha256()
+    for field in fields(index)[1:]:
+        array = getattr(index, field.name)
+        digest.update(f"{field.name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _write(index: SplitIndex, dataset: DatasetConfig) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, **{field.name: getattr(index, field.name) for field in fields(index)[1:]})
+    arrays: dict[str, Any] = {field.name: getattr(index, field.name) for field in fields(index)[1:]}
+    np.savez(buffer, **arrays, **{_DIGEST: _digest(index)})
     for path in _places(index.split, dataset):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,28 +5,23 @@ The folder has RVT's layout; where a compact frame store lies beside the frames 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-from zipfile import BadZipFile
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the Blosc filter of the frames files
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from data.boxes import xywh_from_xyxy
 from data.frame_store import FrameStore
 from data.hdf5_trust import HDF5_ERRORS, FrameChunks, dataset_inside
-from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, PREPROCESS_AGAIN, SequenceLayout
+from data.labels import REMEDY, Labels, read_frame_times, read_labels
+from data.layout import FRAMES_KEY, SequenceLayout
 from data.pixel_map import FreePixelMap, PixelMap
-
-_BOX_FIELDS = ["class_id", "x", "y", "w", "h"]
-_REMEDY = f"{PREPROCESS_AGAIN}; scripts/check_dataset.py lists all damaged files"
 
 
 @runtime_checkable
@@ -62,7 +57,7 @@ class Hdf5Frames:
                 raise ValueError(f"{FRAMES_KEY!r} is {self._data.dtype} {self._data.shape}, not uint8 [N, C, H, W]")
             self._chunks = FrameChunks.of(self._data, path.stat().st_size)
         except HDF5_ERRORS as error:
-            raise UserError(f"{path} is damaged ({error}). {_REMEDY}") from error
+            raise UserError(f"{path} is damaged ({error}). {REMEDY}") from error
         self.frame_chw: tuple[int, int, int] = self._data.shape[1:]
         self.has_checksums: bool = self._chunks.has_checksums
 
@@ -76,26 +71,12 @@ class Hdf5Frames:
                 self._chunks.require(i)
                 self._data.read_direct(target if pixel_map is None else frame, np.s_[i])
             except HDF5_ERRORS as error:
-                raise UserError(f"{self.path}: frame {i} is damaged ({error}). {_REMEDY}") from error
+                raise UserError(f"{self.path}: frame {i} is damaged ({error}). {REMEDY}") from error
             if pixel_map is not None:
                 pixel_map.gather(frame, target)
 
     def close(self) -> None:
         self._file.close()
-
-
-@dataclass
-class Labels:
-    """The labelled frames of a stretch of frames, and their boxes. A labelled frame without boxes counts, too."""
-
-    frames: Int64[ndarray, " k"]  # ascending, counted from the stretch's first frame
-    boxes: Float32[ndarray, "n 5"]  # class, x, y, w, h in pixels of the loaded frame; x, y is the top-left corner
-    box_image: Int64[ndarray, " n"]  # position in `frames`, ascending
-    left_out: tuple[int, int] = (0, 0)  # boxes of the file that are not finite; that are flat or outside the frame
-
-    @staticmethod
-    def none() -> Labels:
-        return Labels(np.zeros(0, np.int64), np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
 
 
 class Sequence:
@@ -180,14 +161,14 @@ class Sequence:
                 reader.close()
                 raise UserError(
                     f"{reader.path}: {len(reader)} frames, but {self._layout.frame_times.name} has {num_windows}. "
-                    f"{_REMEDY}"
+                    f"{REMEDY}"
                 )
             self._reader = reader
         return self._reader
 
     def _all_t_us(self) -> Int64[ndarray, " n"]:
         if self._t_us is None:
-            self._t_us = read_npy(self._layout.frame_times).astype(np.int64)
+            self._t_us = read_frame_times(self._layout)
         return self._t_us
 
 
@@ -195,57 +176,3 @@ class Sequence:
 def _scratch(frame_chw: tuple[int, int, int]) -> UInt8[ndarray, "c h w"]:
     """Memory for a frame on its way; always the same, since fresh memory costs more than a frame's worth of copying."""
     return np.empty(frame_chw, dtype=np.uint8)
-
-
-def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
-    """All labels of a sequence folder as `Sequence.labels` gives them.
-
-    Boxes that are not finite, of no or negative size or outside the frame are left out and counted. Raises UserError
-    where the files are missing or damaged, or do not fit each other.
-    """
-    layout = SequenceLayout.of(path, dataset)
-    boxes_path, frames_path = layout.boxes, layout.label_frames
-    frames = read_npy(frames_path)
-    try:
-        with np.load(boxes_path) as content:
-            raw, first_box = content[BOXES_KEY][_BOX_FIELDS], content[FIRST_BOX_KEY]
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile, IndexError) as error:
-        raise UserError(f"{boxes_path} is missing or damaged ({error}). {_REMEDY}") from error
-    if len(frames) != len(first_box) or (len(first_box) and not first_box[-1] <= len(raw)):
-        raise UserError(
-            f"{boxes_path} has {len(first_box)} labelled frames, {frames_path.name} {len(frames)}. {_REMEDY}"
-        )
-    for source, numbers, least in ((frames_path, frames, 1), (boxes_path, first_box, 0)):
-        wrong = np.flatnonzero(np.diff(numbers.astype(np.int64), prepend=-1) < least)
-        if len(wrong):
-            raise UserError(f"{source}: the indices do not rise at row {wrong[0]}. {_REMEDY}")
-    box_image = np.repeat(np.arange(len(first_box)), np.diff(np.append(first_box, len(raw))))
-    raw = raw[len(raw) - len(box_image) :]
-    boxes = loaded_boxes(raw, dataset)
-    is_finite = np.isfinite(raw["x"] + raw["y"] + raw["w"] + raw["h"])
-    keep = is_finite & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
-    left_out = int((~is_finite).sum()), int((is_finite & ~keep).sum())
-    return Labels(frames.astype(np.int64), boxes[keep], box_image[keep], left_out)
-
-
-def loaded_boxes(raw: ndarray, dataset: DatasetConfig) -> Float32[ndarray, "n 5"]:
-    """Class, x, y, w, h in pixels of the loaded frame, clamped to it; a box outside of it comes out flat.
-
-    `raw` is a structured array in sensor pixels with the fields class_id, x, y, w, h.
-    """
-    corners = np.stack([raw["x"], raw["y"], raw["x"] + raw["w"], raw["y"] + raw["h"]], axis=1).astype(np.float32)
-    scales = ((dataset.resolution_hw, 1.0), (dataset.frame_hw, 0.5 if dataset.downsample_by_factor_2 else 1.0))
-    for (height, width), scale in scales:
-        corners *= np.float32(scale)
-        largest = np.tile(np.array([width - 1, height - 1], dtype=np.float32), 2)
-        corners = np.clip(corners, 0, largest)
-    class_id = raw["class_id"].astype(np.float32)[:, None]
-    return np.concatenate([class_id, xywh_from_xyxy(corners)], axis=1)
-
-
-def read_npy(path: Path) -> ndarray:
-    """The array in a .npy file. Raises UserError where it is missing or damaged."""
-    try:
-        return np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}). {_REMEDY}") from error

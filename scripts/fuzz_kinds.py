@@ -149,7 +149,8 @@ def _frames_digest(folders: list[Path], dataset: DatasetConfig) -> bytes:
 def _labels_digest(folder: Path, dataset: DatasetConfig) -> bytes:
     sequence = Sequence(folder, dataset)
     labels = sequence.labels(0, _NUM_FRAMES)
-    arrays = (labels.frames, labels.boxes, labels.box_image, sequence.t_us(0, _NUM_FRAMES))
+    t_us = sequence.t_us(0, _NUM_FRAMES)[labels.frames]  # those of other frames stand in no second place
+    arrays = (labels.frames, labels.boxes, labels.box_image, t_us)
     return b"".join(array.tobytes() for array in arrays)
 
 

@@ -12,8 +12,9 @@ from config.errors import UserError
 from config.schema import DatasetConfig
 from data.checks.sequence import EMPTY_REMEDY, Fault
 from data.frame_store import FrameStore
+from data.labels import read_labels
 from data.layout import DELETE_AND_PREPROCESS, SequenceLayout
-from data.sequence import FrameReader, Hdf5Frames, read_npy
+from data.sequence import FrameReader, Hdf5Frames
 
 _NAMED = 5  # damaged frames
 
@@ -35,7 +36,7 @@ def check_all_frames(dataset: DatasetConfig, folder: Path, on_frame: Callable[[]
         for path, reader in ((layout.frames, Hdf5Frames), (layout.compact_frames, FrameStore)):
             if path.is_file():
                 readers.append(reader(path))
-        num_read = _read_all(layout, readers, faults, on_frame) if readers else 0
+        num_read = _read_all(dataset, layout, readers, faults, on_frame) if readers else 0
     except UserError as error:
         what, _, remedy = str(error).partition(". ")
         return FramesFound([*faults, Fault(folder, what.removeprefix(f"{folder}/"), remedy)], 0)
@@ -46,7 +47,11 @@ def check_all_frames(dataset: DatasetConfig, folder: Path, on_frame: Callable[[]
 
 
 def _read_all(
-    layout: SequenceLayout, readers: list[FrameReader], faults: list[Fault], on_frame: Callable[[], None]
+    dataset: DatasetConfig,
+    layout: SequenceLayout,
+    readers: list[FrameReader],
+    faults: list[Fault],
+    on_frame: Callable[[], None],
 ) -> int:
     length = max(map(len, readers))
     if len({(len(reader), reader.frame_chw) for reader in readers}) > 1:
@@ -78,8 +83,7 @@ def _read_all(
     if unequal:
         what = f"{_listed(unequal)} of {length} differ from {layout.frames.name}"
         faults.append(Fault(layout.compact_frames, what, "Delete it and run scripts/compact_frames.py"))
-    labelled = read_npy(layout.label_frames)
-    labelled = labelled[(labelled >= 0) & (labelled < length)]
+    labelled = read_labels(layout.folder, dataset).frames
     if empty[labelled].sum() > len(labelled) / 2:
         what = f"{empty[labelled].sum()} of {len(labelled)} labelled frames hold no event"
         faults.append(Fault(readers[0].path, what, EMPTY_REMEDY))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -14,7 +13,9 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.arrays import read_npy, read_npz, reading, whole_numbers
 from data.boxes import LARGE_FROM_PX2, SMALL_BELOW_PX2
+from data.labels import loaded_boxes, read_labels, require_boxes
 from data.layout import (
     BOXES_KEY,
     FIRST_BOX_KEY,
@@ -25,7 +26,7 @@ from data.layout import (
     SequenceLayout,
     is_dangling,
 )
-from data.sequence import Hdf5Frames, Sequence, loaded_boxes, read_npy
+from data.sequence import Hdf5Frames, Sequence
 
 EMPTY_REMEDY = (
     "Events and labels are of different clocks: delete the sequence's folder and run scripts/preprocess.py again, "
@@ -74,23 +75,24 @@ def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> S
         facts.faults.append(_wrong_layout(layout.representation))
         return facts
     try:
-        t_us = read_npy(layout.frame_times)
-        label_frame = read_npy(layout.label_frames)
+        t_us = _whole(layout.frame_times, "times")
+        label_frame = _whole(layout.label_frames, "indices")
         facts.num_frames = len(t_us)
         facts.faults += _check_times(layout, t_us, label_frame)
-        with np.load(layout.boxes) as content:
-            raw, first_box = content[BOXES_KEY], content[FIRST_BOX_KEY]
+        with reading(layout.boxes, PREPROCESS_AGAIN):
+            raw, first_box = read_npz(layout.boxes, (BOXES_KEY, FIRST_BOX_KEY), PREPROCESS_AGAIN)
+            first_box = whole_numbers(first_box, FIRST_BOX_KEY)
+            require_boxes(raw)
         facts.faults += _check_boxes(layout, raw, first_box, label_frame, dataset)
         if any(fault.blocks_training for fault in facts.faults):
             return facts
         facts.label_t_us = t_us[label_frame]
         facts.faults += _check_label_times(layout, raw, first_box, facts.label_t_us, dataset)
         facts.boxes = _count_boxes(raw, dataset)
+        if not any(fault.blocks_training for fault in facts.faults):
+            read_labels(path, dataset)  # what training would refuse
     except UserError as error:
         facts.faults.append(Fault(path, str(error).removeprefix(f"{path}/"), ""))
-        return facts
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-        facts.faults.append(Fault(layout.boxes, f"missing or damaged ({error})", PREPROCESS_AGAIN))
         return facts
     except Exception as error:  # an odd file is a fault of the data, whatever numpy says to it
         what = f"its labels or times are of no form that is known ({type(error).__name__}: {error})"
@@ -98,6 +100,11 @@ def check_sequence(path: Path, dataset: DatasetConfig, *, num_samples: int) -> S
         return facts
     _check_frames(layout, dataset, facts, num_samples)
     return facts
+
+
+def _whole(path: Path, what: str) -> Int64[ndarray, " n"]:
+    with reading(path, PREPROCESS_AGAIN):
+        return whole_numbers(read_npy(path, PREPROCESS_AGAIN), what)
 
 
 def _wrong_layout(representation: Path) -> Fault:
@@ -130,7 +137,7 @@ def _check_boxes(
         what = f"{len(first_box)} labelled frames, but {layout.label_frames.name} has {len(label_frame)}"
         yield Fault(path, f"{what}: the index maps do not fit", PREPROCESS_AGAIN)
         return
-    if len(first_box) and (first_box[0] < 0 or first_box[-1] > len(raw) or (np.diff(first_box) < 0).any()):
+    if len(first_box) and (first_box[0] != 0 or first_box[-1] > len(raw) or (np.diff(first_box) < 0).any()):
         yield Fault(path, f"{FIRST_BOX_KEY} does not fit the boxes", PREPROCESS_AGAIN)
         return
     values = np.stack([raw[name] for name in "xywh"], axis=1)
@@ -138,7 +145,7 @@ def _check_boxes(
     if len(strange):
         what = f"{len(strange)} boxes are not finite, the first is box {strange[0]}"
         yield Fault(path, what, f"Loading drops them. {PREPROCESS_AGAIN}", blocks_training=len(strange) > len(raw) / 2)
-    unknown = np.flatnonzero(raw["class_id"] >= dataset.num_classes)
+    unknown = np.flatnonzero((raw["class_id"] < 0) | (raw["class_id"] >= dataset.num_classes))
     if len(unknown):
         ids = sorted(set(raw["class_id"][unknown].tolist()))
         what = f"class ids {ids} of {len(unknown)} boxes are not in dataset.classes (0..{dataset.num_classes - 1})"
@@ -218,7 +225,7 @@ def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: Sequenc
 
 def _check_labelled_frames(layout: SequenceLayout, sequence: Sequence) -> Iterator[Fault]:
     """Labels of another clock, or in another unit, lie on frames without events: a few tell, then more are asked."""
-    labelled = read_npy(layout.label_frames)
+    labelled = _whole(layout.label_frames, "indices")
     for limit in (_LABELLED_SAMPLES, _LABELLED_ASKED):
         sample = labelled[np.unique(np.linspace(0, len(labelled) - 1, min(limit, len(labelled))).astype(int))]
         empty = 0

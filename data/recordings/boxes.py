@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import PreprocessingConfig
+from data.arrays import read_npy
 from data.boxes import BOX_DTYPE
 from data.recordings.formats.common import NO_TIME, TICKS_PER_S, TimeUnit
 
@@ -29,12 +30,9 @@ def read_boxes(path: Path, time_unit: TimeUnit = "us") -> ndarray:
     Times of any numeric type become us; one that is no number lies before all others. Raises UserError where the file
     is missing, damaged or lacks a field, or where a field is of a type that is none.
     """
-    try:
-        raw = np.load(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} not found: every recording needs its boxes beside it") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is damaged or no .npy file ({error}). Get it anew") from error
+    if not path.exists():
+        raise UserError(f"{path} not found: every recording needs its boxes beside it")
+    raw = read_npy(path, "Get it anew")
     present = raw.dtype.names or ()
     boxes = np.zeros(raw.size, BOX_DTYPE)
     for name in BOX_DTYPE.fields or ():

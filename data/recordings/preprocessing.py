@@ -18,6 +18,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig
+from data.arrays import read_npy
 from data.checks.sequence import check_sequence
 from data.hdf5_file import Hdf5Writer
 from data.layout import RULE_KEY, SETTINGS_KEY, SequenceLayout
@@ -223,7 +224,7 @@ def _has_todays_labels(target: SequenceLayout, files: RecordingFiles, dataset: D
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     boxes, _ = _usable_boxes(files, dataset, recording, Report(files.split, files.name))
     chosen_us = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset)).label_us
-    label_us = np.load(target.label_times)
+    label_us = read_npy(target.label_times, f"Delete {target.folder} and start again")
     return len(label_us) <= len(chosen_us) and np.array_equal(label_us, chosen_us[: len(label_us)])
 
 

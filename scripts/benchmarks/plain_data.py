@@ -17,9 +17,9 @@ from torch import Tensor
 from config.schema import DatasetConfig
 from data.augmentation import Augmentation, Move, window_size
 from data.index import SplitIndex
+from data.labels import read_labels
 from data.layout import FRAMES_KEY, SequenceLayout
 from data.plan import ChunkRead
-from data.sequence import read_labels
 
 NEAREST = {"mode": "nearest-exact"}
 

@@ -112,6 +112,20 @@ def test_an_index_that_was_cut_short_is_made_anew(
     assert len(folders_read) == 8
 
 
+def test_an_index_that_says_something_else_is_made_anew(
+    make_config: Callable[..., TrainConfig], folders_read: list[str]
+) -> None:
+    """A sound zip file whose numbers are not those that were written."""
+    dataset = make_config().dataset
+    first = load_index(dataset, "train")
+    (path,) = (dataset.path / "train").glob(".index*")
+    with np.load(path) as content:
+        arrays = {**content, "label_frame": content["label_frame"] - 1}
+    np.savez(path, **arrays)
+    np.testing.assert_array_equal(load_index(dataset, "train").label_frame, first.label_frame)
+    assert len(folders_read) == 8
+
+
 def test_index_of_a_read_only_data_set_lies_in_the_users_cache(
     make_config: Callable[..., TrainConfig], folders_read: list[str], user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,22 @@ def change_field(sequence: Path, field: str, value: float, which: int | slice = 
     change_boxes(sequence, labels=boxes)
 
 
+def retype_field(sequence: Path, field: str, dtype: type, value: complex) -> None:
+    """Give a field another type, and the second box that value."""
+    with np.load(sequence / "labels_v2" / "labels.npz") as content:
+        old = content["labels"]
+    types = [(name, dtype if name == field else old.dtype[name]) for name in old.dtype.names or ()]
+    boxes = old.astype(types)
+    boxes[field][1] = value
+    change_boxes(sequence, labels=boxes)
+
+
+def retype(path: Path, dtype: type | str, index: int, value: object) -> None:
+    values = np.load(path).astype(dtype)
+    values[index] = value
+    np.save(path, values)
+
+
 def change_npy(path: Path, index: int, value: int) -> None:
     values = np.load(path)
     values[index] = value
@@ -106,8 +122,30 @@ FAULTS: list[tuple[Callable[[Path], object], str, str]] = [
     (lambda s: change_field(s, "t", 0), "labelled frame 1 is 250 ms away from its window", "preprocess"),
     (lambda s: change_field(s, "x", np.nan, slice(None)), "6 boxes are not finite, the first is box 0", "preprocess"),
     (lambda s: change_field(s, "class_id", 8), "class ids [8] of 1 boxes", "dataset=..."),
-    (lambda s: (s / "labels_v2" / "labels.npz").unlink(), "labels.npz: missing or damaged", "preprocess"),
-    (lambda s: (s / "labels_v2" / "labels.npz").write_bytes(b""), "labels.npz: missing or damaged", "preprocess"),
+    (
+        lambda s: change_boxes(s, objframe_idx_2_label_idx=np.arange(1, 7)),
+        "1 boxes stand before those of the first",
+        "",
+    ),
+    (lambda s: retype_field(s, "class_id", np.float64, 1.9), "class ids: 1.9 at row 1 is not a whole number", ""),
+    (lambda s: retype_field(s, "class_id", np.int64, 2**32 + 2), "class ids [4294967298] of 1 boxes", "dataset=..."),
+    (lambda s: retype_field(s, "class_id", np.int64, -1), "class ids [-1] of 1 boxes", "dataset=..."),
+    (lambda s: retype_field(s, "x", np.complex64, 1), "x of the boxes is complex64", "preprocess"),
+    (lambda s: change_boxes(s, labels=np.zeros(6)), "not a list of boxes", "preprocess"),
+    (
+        lambda s: np.save(s / REPRESENTATION / "objframe_idx_2_repr_idx.npy", np.arange(0, 12, 2)),
+        "is not of frame 0",
+        "preprocess",
+    ),
+    (lambda s: retype(s / REPRESENTATION / "timestamps_us.npy", float, 3, np.nan), "nan at row 3 is not a whole", ""),
+    (lambda s: retype(s / REPRESENTATION / "timestamps_us.npy", "U9", 3, "x"), "not a list of whole numbers", ""),
+    (
+        lambda s: change_npy(s / "labels_v2" / "timestamps_us.npy", 2, 0),
+        "the label at 0 us (row 2) is not of frame",
+        "",
+    ),
+    (lambda s: (s / "labels_v2" / "labels.npz").unlink(), "labels.npz is missing or damaged", "preprocess"),
+    (lambda s: (s / "labels_v2" / "labels.npz").write_bytes(b""), "labels.npz is missing or damaged", "preprocess"),
     (lambda s: (s / REPRESENTATION / "timestamps_us.npy").write_bytes(b""), "timestamps_us.npy is missing or", ""),
     (lambda s: [shutil.rmtree(other) for other in s.parent.iterdir()], "train: no sequences", "preprocess"),
     (lambda s: shutil.rmtree(s.parent), "train: not found", "dataset.path"),
