@@ -216,14 +216,15 @@ def _digest(index: SplitIndex) -> UInt8[ndarray, "32"]:
     for field in fields(index)[1:]:
         array = getattr(index, field.name)
         digest.update(f"{field.name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _write(index: SplitIndex, dataset: DatasetConfig) -> None:
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {field.name: getattr(index, field.name) for field in fields(index)[1:]}
-    np.savez(buffer, **arrays, **{_DIGEST: _digest(index)})
+    arrays[_DIGEST] = _digest(index)
+    np.savez(buffer, **arrays)
     for path in _places(index.split, dataset):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ FAULTS: list[tuple[Callable[[Path], object], str, str]] = [
     (lambda s: change_field(s, "class_id", 8), "class ids [8] of 1 boxes", "dataset=..."),
     (
         lambda s: change_boxes(s, objframe_idx_2_label_idx=np.arange(1, 7)),
-        "1 boxes stand before those of the first",
+        "does not fit the boxes",
         "",
     ),
     (lambda s: retype_field(s, "class_id", np.float64, 1.9), "class ids: 1.9 at row 1 is not a whole number", ""),
