@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from modules.run.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
 from modules.run.folder import step_of
 
 MONITOR = "AP"
+BEST_NAME = re.compile(r"epoch=\d{3,}-step=\d+-val_AP=-?(\d+\.\d\d|nan)\.ckpt", re.ASCII)
 
 
 class CheckpointWriter(BoundaryCallback):
@@ -165,7 +167,12 @@ class CheckpointWriter(BoundaryCallback):
         return {"best": self.best, "validation_pending": self._validation_pending, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = [entry for entry in state_dict["best"] if (self.folder / entry["file"]).is_file()]
+        self.best = []
+        for entry in state_dict["best"]:
+            if BEST_NAME.fullmatch(entry["file"]) is None:  # it will be joined to the folder and removed
+                rank_zero_warn(f"the checkpoint lists {entry['file']!r} among its best: no name of ours, left alone")
+            elif (self.folder / entry["file"]).is_file():
+                self.best.append(entry)
         self._validation_pending = state_dict["validation_pending"]
         self._epoch = state_dict["epoch"]
         self.find_last()

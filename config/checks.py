@@ -169,6 +169,14 @@ def check_start(config: TrainConfig) -> Iterator[Problem]:
         )
 
 
+def check_weights(config: TrainConfig) -> Iterator[Problem]:
+    """How to take weights says nothing where none are taken."""
+    given = {"weights_classes": config.weights_classes != "same", "weights_partial": config.weights_partial}
+    for key in [*(key for key, is_set in given.items() if is_set), *(["weights_key"] if config.weights_key else [])]:
+        if config.weights is None:
+            yield Problem(key, "tells how to take weights=FILE, and no file is given")
+
+
 def check_folder(config: Config) -> Iterator[Problem]:
     path = config.dataset.path
     if not path.is_dir():
@@ -215,6 +223,7 @@ CHECKS: tuple[SectionCheck, ...] = (
     (("training",), check_schedule),
     (("dataset", "batch_size"), check_lanes),
     (("resume", "weights"), check_start),
+    (("weights", "weights_classes", "weights_partial", "weights_key"), check_weights),
 )
 # What depends on the machine is checked by the entry points only.
 MACHINE_CHECKS: tuple[SectionCheck, ...] = (

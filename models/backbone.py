@@ -134,11 +134,15 @@ class RecurrentBackbone(nn.Module):
         return features, new_state
 
     @torch.no_grad()
-    def state_bytes(self, hw: tuple[int, int]) -> int:
-        """Size of one lane's state for frames of `hw` pixels: whatever the cells give for one that has no values."""
+    def lane_state(self, hw: tuple[int, int]) -> list[State]:
+        """Shapes and types of one lane's state for frames of `hw` pixels: whatever the cells give, without values."""
         first = self.stages[0]
         assert isinstance(first, Stage)
         channels = first.downsample.conv.in_channels
         with FakeTensorMode(allow_non_fake_inputs=True), torch.compiler.set_stance("force_eager"):
             _, state = self(torch.empty(1, 1, channels, *hw, dtype=torch.uint8), None)
-        return sum(part.nbytes for stage in state for part in stage)
+        return state
+
+    def state_bytes(self, hw: tuple[int, int]) -> int:
+        """Size of one lane's state for frames of `hw` pixels."""
+        return sum(part.nbytes for stage in self.lane_state(hw) for part in stage)

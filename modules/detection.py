@@ -115,7 +115,8 @@ class DetectionModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["hidden_state"]
         if len(states) == self.trainer.world_size:
-            self.train_state.load_state_dict(states[self.global_rank])
+            own = self.detector.backbone.lane_state(self.config.input_hw)
+            self.train_state.load_state_dict(states[self.global_rank], own)
 
     # --- validation and test -----------------------------------------------------------------------------------------
 

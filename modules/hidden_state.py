@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Int64, Shaped
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from models.cells.cell import State
@@ -60,8 +61,12 @@ class HiddenState:
         """On the host, in memory of its own: of a view, all that it looks into would go into the checkpoint."""
         return None if self._stages is None else _map(lambda part: part.cpu().clone(), self._stages)
 
-    def load_state_dict(self, stages: list[State] | None) -> None:
-        self._stages = stages
+    def load_state_dict(self, stages: list[State] | None, like: list[State]) -> None:
+        """Take states that are shaped as one lane's in `like`; others cannot go on, and all lanes start anew."""
+        reason = None if stages is None else _why_not(stages, like)
+        self._stages = stages if reason is None else None
+        if reason is not None:
+            rank_zero_warn(f"the checkpoint's hidden states {reason}: all lanes start anew, as new sequences do")
 
     @property
     def num_lanes(self) -> int:
@@ -70,6 +75,19 @@ class HiddenState:
 
     def _fits(self, lane: Int64[Tensor, " b"]) -> bool:
         return len(lane) <= self.num_lanes
+
+
+def _why_not(stages: list[State], like: list[State]) -> str | None:
+    """What keeps states from going on as those of another resolution or of a fault do."""
+    parts, own = ([part for stage in states for part in stage] for states in (stages, like))
+    for part, expected in zip(parts, own, strict=True):
+        if part.shape[1:] != expected.shape[1:]:
+            return f"are {list(part.shape[1:])} per lane, and here they are {list(expected.shape[1:])}"
+        if part.shape[:1] != parts[0].shape[:1]:
+            return "differ in their number of lanes"
+        if not part.isfinite().all():
+            return "are not finite"
+    return None
 
 
 def _map(change: Callable[[Tensor], Tensor], stages: list[State]) -> list[State]:

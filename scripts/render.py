@@ -35,7 +35,7 @@ from config.search_path import RECORDED, with_absolute_folders
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from models.detector import Detector
 from models.parts import own_parts
-from models.pretrained import load_into
+from models.weights.pretrained import Wanted, load_into
 from modules.pictures import film
 from modules.pictures.frames import draw_frame, draw_legend
 from modules.run.checkpoint_file import read_checkpoint
@@ -146,7 +146,7 @@ def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:
 
 def load_detector(config: Config, checkpoint: Path) -> Detector:
     detector = Detector(config.model, config.dataset.num_classes, config.partition_size)
-    for line in load_into(detector, config.model, checkpoint, trust=config.trust_checkpoint):
+    for line in load_into(detector, config.model, checkpoint, Wanted.of(config)):
         print(line)
     return detector.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from config.loading import load_train_config
 from config.schema import ModelConfig
 from models.detector import Detector, Features
-from models.published_names import rename
+from models.weights.published_names import rename
 
 GOLDEN = Path(__file__).parent / "golden"
 NUM_CLASSES = 8

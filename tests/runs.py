@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 Start = Callable[..., int]  # start(*overrides, project="project") -> exit code
 
@@ -14,6 +15,17 @@ NETWORK = (
     "model.backbone.partition_split_32=1",
     "model.fpn.depth=0.33",
 )
+
+
+def checkpoint_content(**changes: Any) -> dict[str, Any]:
+    """The least that a checkpoint of a run holds."""
+    import torch  # here: most tests of configs do without
+
+    from modules.run.checkpoint_content import FIT_LOOP
+
+    needed: dict[str, Any] = {"epoch": 0, "global_step": 3, "config": {"reproduce": {"seed_everything": 1}}}
+    needed["callbacks"] = {"CheckpointWriter": {"best": [], "validation_pending": False, "epoch": 0}}
+    return {**needed, "state_dict": {"weight": torch.arange(4.0)}, "loops": {"fit_loop": FIT_LOOP}, **changes}
 
 
 def run_folder(tmp_path: Path, project: str = "project") -> Path:

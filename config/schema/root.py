@@ -134,6 +134,7 @@ class Config(Strict):
     logger: LoggerName | tuple[LoggerName, ...]
     run_root: UserPath
     trust_checkpoint: bool
+    weights_key: Line | None = None  # the default: configs in older checkpoints lack it
 
     @property
     def loggers(self) -> tuple[LoggerName, ...]:
@@ -161,6 +162,8 @@ class TrainConfig(Config):
     checkpoint: CheckpointConfig
     resume: Annotated[str, AfterValidator(os.path.expanduser)] | None  # latest, a run id, or a path
     weights: UserPath | None
+    weights_classes: Literal["same", "new"] = "same"
+    weights_partial: bool = False
     check: bool
 
 

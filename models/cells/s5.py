@@ -2,7 +2,7 @@
 CVPR 2024; S5: "Simplified State Space Layers for Sequence Modeling", ICLR 2023).
 
 Maps are one sequence per cell: nothing moves in space. Settings and names of weights are those of
-github.com/uzh-rpg/ssms_event_cameras up to the renames in `models.pretrained`. That code hands the state on from chunk
+github.com/uzh-rpg/ssms_event_cameras up to the renames in `models.weights`. That code hands the state on from chunk
 to chunk and then never uses it; here it is used, unless `carry_state` is false.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
 from config.errors import UserError
+from models.weights.file import HoldsCodeError, read_file
+from modules.run.checkpoint_content import check_content
 from modules.run.folder import step_of
 
 TEMPORARY_PREFIX = ".writing-"
@@ -48,8 +49,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Without running code from the file, whatever is asked for."""
-        return torch.load(path, map_location=map_location, weights_only=True)
+        """Without running code from the file, whatever is asked for; what has changed since the check is found, too."""
+        content = read_file(Path(path), mapped=False)
+        check_content(content, Path(path))
+        return content
 
 
 def _sync_folder(folder: Path) -> None:
@@ -61,19 +64,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, tensors mapped from the file. Raises UserError if it is not whole or not ours."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint file")
-    if not zipfile.is_zipfile(path):
-        what = "is empty" if path.stat().st_size == 0 else "is cut short, or no checkpoint at all"
-        raise UserError(f"{path} {what}: cannot be read as a checkpoint")
+    """Return a checkpoint's content, tensors mapped from the file.
+
+    Raises UserError if it is damaged, not ours, or holds anything that a run could not have written.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # zip, pickle and torch each have errors of their own for a broken file
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}): {reason}") from error
-    if not isinstance(content, dict) or "config" not in content or "loops" not in content:
-        raise UserError(f"{path}: not a checkpoint of a run, so it cannot be resumed. weights={path} takes its weights")
+        content = read_file(path)
+    except HoldsCodeError as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint of a run: it holds more than data, which train.py never writes"
+        ) from error
+    check_content(content, path)
     return content
 
 

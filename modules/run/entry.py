@@ -23,11 +23,12 @@ from config.hardware import Device, count_gpus, decide_device
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
 from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
-from models.pretrained import check_compatible, load_into, load_weights
+from models.weights.pretrained import Wanted, load_into
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.evaluation.results import write_results
 from modules.pictures.figures import write_confusion_matrix
+from modules.run.checkpoint_check import check_resumable
 from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
@@ -89,7 +90,7 @@ def _prepare(
     if config.weights is not None:
         _load_weights(module, config.weights, config)
     if checkpoint is not None:
-        check_compatible(load_weights(checkpoint, trust=False), module.detector, checkpoint)
+        check_resumable(checkpoint, module)
     check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
     return data, module
 
@@ -192,7 +193,7 @@ def _say(*lines: str) -> None:
 
 
 def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
-    for line in load_into(module.detector, config.model, path, trust=config.trust_checkpoint):
+    for line in load_into(module.detector, config.model, path, Wanted.of(config)):
         _say(line)
 
 

@@ -19,6 +19,7 @@ from typing import IO
 from config.errors import UserError
 from config.record import only_of_this_project
 
+NOT_REPEATED = ("weights", "weights_key", "weights_classes", "weights_partial", "resume", "check")
 ID_LENGTH = 8  # as WandB's
 
 
@@ -163,7 +164,7 @@ def with_recorded_command(overrides: list[str]) -> list[str]:
     if refused:
         left_out = f"{shlex.join(refused)}: a record sets this project's keys only. Type it if you want it"
         print(f"Left out of what {run.path}/command.txt says: {left_out}", file=sys.stderr)
-    kept = [text for text in recorded if _key(text) not in {*typed, "weights", "resume", "check"}]
+    kept = [text for text in recorded if _key(text) not in {*typed, *NOT_REPEATED}]
     others = [text for text in overrides if _key(text) != "resume"]
     return [*kept, *others, f"resume={(checkpoint or run.path).absolute()}"]
 

@@ -11,7 +11,7 @@ import models
 from config.loading import load_train_config
 from models.assignment import _fits_whole
 from models.detector import Detector
-from models.published_names import rename
+from models.weights.published_names import rename
 from tests.network import (
     GOLDEN,
     NUM_CLASSES,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -52,7 +53,7 @@ def test_rows_are_found_by_lane_when_others_have_run_out() -> None:
 def test_a_restored_state_moves_to_the_device_of_the_batch() -> None:
     """Fewer lanes than before write into what was restored."""
     state = HiddenState()
-    state.load_state_dict(state_of(1.0, 2.0, 3.0))
+    state.load_state_dict(state_of(1.0, 2.0, 3.0), like=state_of(0.0))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
         entered = state.enter(torch.tensor([False, False]), lanes(0, 2))
         assert entered[0][0].device.type == "cuda"
@@ -82,9 +83,18 @@ def test_it_survives_a_checkpoint(tmp_path: Path) -> None:
     state.leave(state_of(1.0, 2.0), lanes(0, 1))
     path = tmp_path / "state.ckpt"
     torch.save(state.state_dict(), path)
-    restored.load_state_dict(torch.load(path, weights_only=True))
+    restored.load_state_dict(torch.load(path, weights_only=True), like=state_of(0.0))
     assert value_of(restored.enter(torch.tensor([False, False]), lanes(0, 1))) == [1.0, 2.0]
     assert restored.num_lanes == 2
+
+
+def test_states_of_another_resolution_or_with_nan_start_anew_and_it_is_said() -> None:
+    wider = [tuple(part.repeat_interleave(2, dim=-1) for part in stage) for stage in state_of(0.0)]
+    for given, like in ((state_of(1.0, 2.0), wider), (state_of(1.0, float("nan")), state_of(0.0))):
+        state = HiddenState()
+        with pytest.warns(UserWarning, match="all lanes start anew"):
+            state.load_state_dict(given, like)
+        assert state.enter(torch.tensor([False, False]), lanes(0, 1)) is None
 
 
 def test_a_checkpoint_holds_no_more_than_the_state() -> None:

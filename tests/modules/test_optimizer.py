@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from config.loading import load_train_config
-from models.published_names import rename
+from models.weights.published_names import rename
 from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from tests.network import golden, golden_detector, largest_difference, training_boxes, training_features
 

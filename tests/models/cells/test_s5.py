@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from config.schema import S5Config
 from models.backbone import RecurrentBackbone, Stage
 from models.cells.s5 import S5Block, StateSpaceModel
-from models.published_names import rename
+from models.weights.published_names import rename
 from tests.network import golden, golden_tensor, largest_difference, model_config
 
 CONFIG = S5Config(state_dim=None, bandlimit=0.5, discretization="bilinear", step_scale=1.0, carry_state=True)

@@ -8,15 +8,16 @@ import torch
 
 from config.errors import UserError
 from modules.run.checkpoint_file import AtomicCheckpointIO, newest_loadable, read_checkpoint
+from tests.runs import checkpoint_content
 
-CONTENT = {"config": {}, "loops": {}, "global_step": 3, "weight": torch.arange(4.0)}
+CONTENT = checkpoint_content()
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     io = AtomicCheckpointIO()
     io.save_checkpoint(CONTENT, tmp_path / "last_epoch=000-step=3.ckpt")
     assert io.error is None
-    assert read_checkpoint(tmp_path / "last_epoch=000-step=3.ckpt")["weight"].tolist() == [0, 1, 2, 3]
+    assert read_checkpoint(tmp_path / "last_epoch=000-step=3.ckpt")["state_dict"]["weight"].tolist() == [0, 1, 2, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["last_epoch=000-step=3.ckpt"]
 
 
@@ -55,7 +56,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as a checkpoint"),
+        (b"", "is an empty file"),
         (b"not a checkpoint at all", "cannot be read as a checkpoint"),
         ({"state_dict": {}}, "weights="),
         ({**CONTENT, "more": Evil()}, "cannot be read as a checkpoint"),
@@ -72,3 +73,24 @@ def test_files_that_are_no_checkpoints_are_reported_in_one_line(tmp_path: Path, 
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path("evil was here").exists()
+
+
+def test_one_changed_byte_is_found_wherever_it_is(tmp_path: Path) -> None:
+    """Content that loads all the same is the content that was written."""
+    path = tmp_path / "a.ckpt"
+    AtomicCheckpointIO().save_checkpoint(CONTENT, path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 23):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        path.unlink()
+        path.write_bytes(damaged)
+        try:
+            content = read_checkpoint(path)
+        except UserError:
+            refused += 1
+        else:
+            assert torch.equal(content["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
+            assert {**content, "state_dict": {}} == {**CONTENT, "state_dict": {}}
+    assert refused > 50

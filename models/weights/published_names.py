@@ -50,12 +50,11 @@ RENAMES = tuple(
         (r"^head\.obj_preds\.", "head.objectness_predictors."),
     )
 )
-PREFIXES = ("detector.", "mdl.", "module.")  # our LightningModule, RVT's, DistributedDataParallel
 
 
 def in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a checkpoint of any kind that `models.pretrained` reads."""
-    return _merge_plain_lstm({rename(key): value for key, value in _strip_prefix(tensors).items()})
+    """Weights of a detector, by their published names or ours, by ours."""
+    return _merge_plain_lstm({rename(key): value for key, value in tensors.items()})
 
 
 def is_published_s5(tensors: dict[str, Tensor]) -> bool:
@@ -70,16 +69,6 @@ def rename(key: str) -> str:
     return key
 
 
-def _strip_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names within the detector. Wrapped modules (torch.compile) add a part of their own."""
-    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
-    for prefix in PREFIXES:
-        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if inside:
-            return inside
-    return tensors
-
-
 def _merge_plain_lstm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A fork's PlainLSTM2d is two convolutions with gates input, forget, output, cell; ours is one, forget first."""
     merged = dict(weights)
@@ -87,12 +76,19 @@ def _merge_plain_lstm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if not key.endswith(".lstm.input_transform.weight"):
             continue
         lstm = key.removesuffix("input_transform.weight")
-        halves = merged.pop(key), merged.pop(f"{lstm}hidden_transform.weight")
+        hidden, bias = f"{lstm}hidden_transform.weight", f"{lstm}input_transform.bias"
+        if (
+            not {hidden, bias} <= weights.keys()
+            or weights[key].shape != weights[hidden].shape
+            or weights[key].ndim != 4
+        ):
+            continue  # then they fit nothing, and are reported as such
+        halves = merged.pop(key), merged.pop(hidden)
         merged[f"{lstm}gates.weight"] = _forget_first(torch.cat(halves, dim=1))
-        merged[f"{lstm}gates.bias"] = _forget_first(merged.pop(f"{lstm}input_transform.bias"))
+        merged[f"{lstm}gates.bias"] = _forget_first(merged.pop(bias))
     return merged
 
 
 def _forget_first(rows: Tensor) -> Tensor:
-    input_, forget, output, cell = rows.chunk(4)
+    input_, forget, output, cell = rows.tensor_split(4)
     return torch.cat((forget, input_, output, cell))
