@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class Candidate:
     weights: dict[str, Tensor]
 
 
-def find_candidates(content: Mapping[object, object]) -> list[Candidate]:
+def find_candidates(content: Mapping[Any, Any]) -> list[Candidate]:
     """All sets of weights with parts of a detector like ours, in the file's order."""
     groups: dict[str, dict[str, Tensor]] = {}
     for full_name, tensor in _flatten(content, "", set(), 0):
@@ -53,7 +54,7 @@ def find_candidates(content: Mapping[object, object]) -> list[Candidate]:
 
 
 def choose(
-    content: Mapping[object, object], path: Path, own: Mapping[str, Tensor], wanted: str | None
+    content: Mapping[Any, Any], path: Path, own: Mapping[str, Tensor], wanted: str | None
 ) -> tuple[Candidate, str | None]:
     """The set of weights to take, and a line about the choice where there was one.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt
 from pydantic import ValidationError as InvalidError
 from torch import Tensor
 
@@ -58,19 +58,18 @@ class _Writer(_Part):
     epoch: Count
 
 
-class _Measured(_Part):
-    """A validation: metrics by name."""
+def _named(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    lacking = {"step", "epoch", "AP"} - {name for name, value in metrics.items() if value is not None}
+    if lacking:
+        raise ValueError(f"lacks {', '.join(sorted(lacking))}")
+    return metrics
 
-    model_config = ConfigDict(strict=True, extra="allow")
-    __pydantic_extra__: dict[str, float | None]
 
-    step: Count
-    epoch: Count
-    AP: float
+Validation = Annotated[dict[str, float | None], AfterValidator(_named)]
 
 
 class _Record(_Part):
-    history: list[_Measured]
+    history: list[Validation]
     seconds: Annotated[FiniteFloat, Field(ge=0)]
 
 
@@ -155,7 +154,7 @@ def check_content(content: Mapping[str, Any], path: Path) -> None:
         _check_random_state(state, path, rank)
 
 
-def refuse(path: Path, place: str, reason: str) -> None:
+def refuse(path: Path, place: str, reason: str) -> NoReturn:
     raise UserError(f"{path}: {place} is not what a run writes there: {reason}. {another(path)}")
 
 
