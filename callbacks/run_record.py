@@ -103,7 +103,7 @@ class ResultsFile(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._record.train_steps or of_ours(pl_module).result is not None:  # else the run was finished before
-            self._write(trainer, pl_module, "finished")
+            self._write(trainer, pl_module, "finished early" if trainer.should_stop else "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self._record.train_steps and (self._run.path / "results.json").is_file():

@@ -10,6 +10,7 @@ from typing import Any
 
 from config.composition import MISSING
 from config.errors import Problem, UserError
+from config.freezing import check_freeze
 from config.hardware import count_gpus, decide_device
 from config.inherited import check_class_names
 from config.schema import (
@@ -153,6 +154,14 @@ def check_schedule(config: Config) -> Iterator[Problem]:
         )
 
 
+def check_early_stopping(config: Config) -> Iterator[Problem]:
+    if config.training.early_stopping.patience is not None and config.validation.limit_val_batches == 0:
+        yield Problem(
+            "training.early_stopping.patience",
+            "counts validations, but validation.limit_val_batches=0 leaves them out",
+        )
+
+
 def check_lanes(config: Config) -> Iterator[Problem]:
     if isinstance(config, TrainConfig) and config.dataset.train.sampling == "mixed" and config.batch_size.train < 2:
         yield Problem(
@@ -221,9 +230,11 @@ CHECKS: tuple[SectionCheck, ...] = (
     (("model",), lambda config: check_model(config.model)),
     (("dataset", "model"), check_network_input),
     (("training",), check_schedule),
+    (("training", "validation"), check_early_stopping),
     (("dataset", "batch_size"), check_lanes),
     (("resume", "weights"), check_start),
     (("weights", "weights_classes", "weights_partial", "weights_key"), check_weights),
+    (("training", "resume", "weights"), check_freeze),
 )
 # What depends on the machine is checked by the entry points only.
 MACHINE_CHECKS: tuple[SectionCheck, ...] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from config.freezing import frozen_modules
 from config.schema import Config
 from data.batch import SequenceBatch
 from models.detector import Detector
@@ -48,11 +49,25 @@ class DetectionModule(LightningModule):
             partition_size=config.partition_size,
             activation_checkpointing=config.training.activation_checkpointing,
         )
+        frozen = frozen_modules(config.training.freeze)
+        self._frozen = [module for name, module in self.detector.named_modules() if name in frozen]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train()
         self.accumulation = Accumulation(config.training.accumulate_grad_batches)
         self.train_state = HiddenState()
         self.eval_state = HiddenState()
         self.evaluation = Evaluation(config.dataset, config.evaluation, config.model.postprocess)
         self.result: EvaluationResult | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen parts stay in evaluation mode: their batch norms keep the statistics that their weights were trained
+        with.
+        """
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def on_before_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int) -> SequenceBatch:
         if self.trainer.training and self.accumulation.between_steps:
@@ -85,7 +100,7 @@ class DetectionModule(LightningModule):
         return rate_at(self.trainer.global_step, self.config.training)
 
     def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self.parameters(), self.config.training)
+        return build_optimizer((p for p in self.parameters() if p.requires_grad), self.config.training)
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:

@@ -45,6 +45,19 @@ class LrSchedulerConfig(Strict):
     final_div_factor: Annotated[float, Field(ge=1)]
 
 
+class EarlyStoppingConfig(Strict):
+    patience: PositiveInt | None  # validations in a row without a gain; None: off
+    min_delta: Annotated[float, Field(ge=0, lt=1)]  # a gain is more than this
+    metric: Literal["AP", "AP_50", "AP_75", "AP_S", "AP_M", "AP_L"]
+
+
+def _listed(value: object) -> object:
+    """One name is a list of one, null is none."""
+    if isinstance(value, str | None):
+        return () if value is None else (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
 class TrainingConfig(Strict):
     precision: Precision | None
     max_epochs: PositiveInt
@@ -55,6 +68,9 @@ class TrainingConfig(Strict):
     accumulate_grad_batches: PositiveInt  # batches whose mean gradient one step takes
     limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
     lr_scheduler: LrSchedulerConfig
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # parts of the network, see config.freezing
+    early_stopping: EarlyStoppingConfig
+    profiler: Literal["simple", "pytorch"] | None
     activation_checkpointing: bool
     max_damaged_chunks: NonNegativeInt  # chunks that the loader could not read before the run stops
     max_skipped_steps: PositiveInt  # steps with a non-finite loss or gradient in a row before the run stops

@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import CheckpointWriter
+from callbacks.early_stopping import stopped_early
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.under_way import UnderWay
 from callbacks.visualization import DetectionPictures
@@ -34,7 +35,7 @@ from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
 from modules.run.preflight import check_disk_space, check_run
 from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
-from modules.run.resuming import kept_seed, leave_later_history_behind, nothing_to_do, open_run
+from modules.run.resuming import check_frozen_parts, kept_seed, leave_later_history_behind, nothing_to_do, open_run
 from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer, training_trainer
 
@@ -76,7 +77,7 @@ def train(config: TrainConfig, argv: list[str]) -> int:
     leave_group(trainer)
     if is_first_process():
         best = (run.checkpoints / writer.best[0]["file"], writer.best[0]["AP"]) if writer.best else None
-        print_training_summary(run, best, writer.last, argv)
+        print_training_summary(run, best, writer.last, argv, stopped_early(trainer))
     return status
 
 
@@ -89,7 +90,12 @@ def _prepare(
     module = DetectionModule(config)
     if config.weights is not None:
         _load_weights(module, config.weights, config)
+    if config.training.freeze:
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in module.parameters())
+        _say(f"Frozen: {', '.join(config.training.freeze)}; {trained:,} of {total:,} parameters are trained")
     if checkpoint is not None:
+        check_frozen_parts(config, checkpoint)
         check_resumable(checkpoint, module)
     check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
     return data, module
@@ -176,6 +182,7 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*")
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")  # frozen ones
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck.*")
     warnings.filterwarnings(

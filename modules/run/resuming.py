@@ -9,6 +9,9 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from callbacks.checkpoint import CheckpointWriter
+from callbacks.early_stopping import reason_to_stop
+from config.errors import UserError
+from config.freezing import frozen_modules
 from config.schema import TrainConfig
 from modules.detection import callbacks_of
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
@@ -43,7 +46,7 @@ def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str 
         return None
     training = config.training
     step, epochs = content["global_step"], content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    more = {}
+    more: dict[str, Any] = {}
     if step >= training.max_steps:
         reached, more["training.max_steps"] = f"step {step}, training.max_steps={training.max_steps}", 2 * step
         schedule = training.lr_scheduler
@@ -51,10 +54,24 @@ def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str 
             more["training.lr_scheduler.total_steps"] = max(schedule.total_steps, 2 * step)
     elif epochs >= training.max_epochs:
         reached, more["training.max_epochs"] = f"epoch {epochs}, training.max_epochs={training.max_epochs}", 2 * epochs
+    elif (reason := reason_to_stop(content["callbacks"]["RunRecord"]["history"], training.early_stopping)) is not None:
+        reached, more["training.early_stopping.patience"] = f"step {step} and stopped early: {reason}", "null"
     else:
         return None
     command = ["python", "train.py", f"resume={run.path}", *(f"{key}={value}" for key, value in more.items())]
     return f"Nothing to do: {checkpoint} is at {reached}. To train on, for example: {shlex.join(command)}"
+
+
+def check_frozen_parts(config: TrainConfig, checkpoint: Path) -> None:
+    """Raises UserError where the checkpoint's optimizer state would be that of other parameters."""
+    before = read_checkpoint(checkpoint)["config"]["training"].get("freeze", [])
+    now = config.training.freeze
+    if frozen_modules(before) != frozen_modules(now):
+        told = [f"training.freeze=[{','.join(parts)}]" for parts in (before, now)]
+        raise UserError(
+            f"{checkpoint}: was trained with {told[0]}, which cannot go on with {told[1]}: the optimizer has no "
+            f"state for other parameters. weights={checkpoint} starts a new run from it"
+        )
 
 
 def leave_later_history_behind(run: RunFolder, checkpoint: Path, trainer: Trainer) -> None:

@@ -36,10 +36,15 @@ _WITH_EFFECT = ("training", "training.precision")  # a whole section may hold it
 
 
 def print_training_summary(
-    run: RunFolder, best: tuple[Path, float] | None, last: Path | None, argv: Sequence[str]
+    run: RunFolder, best: tuple[Path, float] | None, last: Path | None, argv: Sequence[str], stopped_early: str | None
 ) -> None:
     """Name the folder, the best checkpoint with its AP, the last one, and the command that finds that AP again."""
     lines = [f"Run folder:       {run.path}"]
+    if stopped_early is not None:
+        lines.append(f"Finished early:   {stopped_early}")
+    profile = run.path / "profile"
+    if profile.is_dir():
+        lines.append(f"Profile:          {', '.join(str(path) for path in sorted(profile.iterdir()))}")
     if best is not None:
         lines.append(f"Best checkpoint:  {best[0]}  (val/AP {best[1]:.4f})")
     if last is not None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import CheckpointWriter
+from callbacks.early_stopping import EarlyStopping
 from callbacks.faults import CompleteEvaluation, DamageCounter
 from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import on_a_terminal, progress_callback
@@ -44,6 +48,7 @@ def training_trainer(
         *([pictures] if settings.enable else []),
         progress_callback(),
         record := RunRecord(signals.watch),
+        EarlyStopping(config.training.early_stopping, record),
         *more,
         writer,  # what those before it keep is in the checkpoint
         ResultsFile(run, record, writer),
@@ -63,12 +68,24 @@ def training_trainer(
         log_every_n_steps=config.logging.train.log_every_n_steps,
         logger=build_loggers(config, run),
         callbacks=callbacks,
+        profiler=_profiler(config.training.profiler, run.path / "profile"),
         plugins=[io],
         num_sanity_val_steps=0,
         benchmark=config.reproduce.benchmark,
         deterministic=config.reproduce.deterministic_flag,
     )
     return trainer, writer
+
+
+def _profiler(kind: str | None, folder: Path) -> Profiler | None:
+    """What writes into `folder` when the training ends: a table of seconds per hook, or a trace of three steps."""
+    if kind is None:
+        return None
+    if kind == "simple":
+        return SimpleProfiler(dirpath=folder, filename="seconds")
+    # one window of steps: a trace of a whole training fills any disk
+    schedule = torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1)
+    return PyTorchProfiler(dirpath=folder, filename="operators", schedule=schedule)
 
 
 def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]) -> Trainer:

@@ -192,6 +192,14 @@ def test_a_finished_run_with_more_steps_takes_the_new_schedule_at_once(start, tm
     assert rates[0][6:] == pytest.approx(rates[1][6:])
 
 
+@pytest.mark.parametrize(("kind", "files"), [("simple", ["fit-seconds.txt"]), ("pytorch", ["fit-operators"])])
+def test_a_profile_is_in_the_run_s_folder(start: Start, tmp_path: Path, capsys, kind: str, files: list[str]) -> None:
+    assert start("training.max_steps=6", "validation.limit_val_batches=0", f"training.profiler={kind}") == 0
+    found = sorted((run_folder(tmp_path) / "profile").iterdir())
+    assert [path.name[: len(name)] for path, name in zip(found, files, strict=False)] == files
+    assert f"Profile:          {found[0]}" in capsys.readouterr().out
+
+
 def test_a_fraction_of_less_than_a_batch_is_reported_without_traceback(start) -> None:
     with pytest.raises(UserError, match=r"limit_val_batches"):
         start("training.max_steps=2", "validation.limit_val_batches=0.01", "validation.val_check_interval=2")
