@@ -1,11 +1,12 @@
 # make demo   toy data, training, validation: everything once, in about a quarter of an hour on two cores
-# make test   the tests
+# make test   the tests, in two processes of about 2 GB; WORKERS=8 on a larger machine
 # make test-all  with those that take minutes: fifty kills, torchrun, WandB's timeouts
 # make soak   ten minutes of training under random signals, kills, dying workers and damaged frames
 # make lint   the linter, the formatter's check, the type checker
 
 PYTHON_3_11 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := .venv/bin/python
+WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all soak lint
 
@@ -26,10 +27,10 @@ demo: install
 	@$(PYTHON) scripts/demo.py
 
 test: install
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-all: install
-	$(PYTHON) -m pytest -q -m ""
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal -m ""
 
 soak: install
 	$(PYTHON) scripts/soak.py minutes=$(or $(MINUTES),10)

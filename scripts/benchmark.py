@@ -38,6 +38,7 @@ from scripts.benchmarks.recordings import Scene
 
 PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
 OTHERS = ("measures", "growth", "sizes")
+MODELS = ("tiny", "small", "base")
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,19 @@ class Effort:
     frames: int = 2_000  # to evaluate
     workers: int = 8
     own_processes: bool = True
+    models: tuple[str, ...] = MODELS
+    values_of_growth: int | None = None  # of each parameter; all
 
 
-CHECK = Effort(1, Scene((128, 256), num_windows=12, events_per_window=2_000), 50, 1, own_processes=False)
+CHECK = Effort(
+    rounds=1,
+    scene=Scene((128, 256), num_windows=12, events_per_window=2_000),
+    frames=50,
+    workers=1,
+    own_processes=False,
+    models=MODELS[:1],
+    values_of_growth=1,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,7 +174,7 @@ def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort)
 def _growth(case: Case, effort: Effort) -> list[dict[str, str]]:
     from scripts.benchmarks import growth
 
-    rows = growth.growth(replace(case, model="tiny"), min(effort.rounds, 3))
+    rows = growth.growth(replace(case, model="tiny"), min(effort.rounds, 3), effort.values_of_growth)
     print("| what grows | to | figure |\n|---|---|---|")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows), flush=True)
     return [dict(zip(("what", "value", "figure"), row, strict=True)) for row in rows]
@@ -172,7 +183,7 @@ def _growth(case: Case, effort: Effort) -> list[dict[str, str]]:
 def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
     from scripts.benchmarks import sizes, streams
 
-    results = sizes.sizes(case, effort.rounds)
+    results = sizes.sizes(case, effort.rounds, effort.models)
     rate = streams.loader_rate(effort.scene, effort.workers, case.device)
     print(sizes.markdown(results))
     print(f"\nloader, {effort.workers} workers: {rate:.0f} frames/s", flush=True)

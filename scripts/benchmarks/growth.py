@@ -18,14 +18,18 @@ BOXES_PER_FRAME = (0, 8, 32, 128)
 SEQUENCES = (100, 1_000, 10_000)
 
 
-def growth(case: Case, rounds: int) -> list[tuple[str, str, str]]:
-    """Rows (what varies, its value, figure); all else as in `case`, of 2 lanes and 5 frames."""
+def growth(case: Case, rounds: int, most: int | None = None) -> list[tuple[str, str, str]]:
+    """Rows (what varies, its value, figure); all else as in `case`, of 2 lanes and 5 frames.
+
+    `most` is how many values of each are taken, all by default.
+    """
     case = replace(case, batch_size=2, length=5)
-    rows = [("frames a chunk", str(n), _rate(replace(case, length=n), rounds)) for n in LENGTHS]
-    rows += [("lanes", str(n), _rate(replace(case, batch_size=n), rounds)) for n in BATCH_SIZES]
-    rows += [("pixels", _pixels(each), _rate(each, rounds)) for each in (_scaled(case, scale) for scale in SCALES)]
-    rows += [("boxes a frame", str(n), _rate(replace(case, boxes_per_frame=n), rounds)) for n in BOXES_PER_FRAME]
-    return rows + [("sequences", f"{n:,}", _plan(n)) for n in SEQUENCES]
+    scaled = [_scaled(case, scale) for scale in SCALES[:most]]
+    rows = [("frames a chunk", str(n), _rate(replace(case, length=n), rounds)) for n in LENGTHS[:most]]
+    rows += [("lanes", str(n), _rate(replace(case, batch_size=n), rounds)) for n in BATCH_SIZES[:most]]
+    rows += [("pixels", _pixels(each), _rate(each, rounds)) for each in scaled]
+    rows += [("boxes a frame", str(n), _rate(replace(case, boxes_per_frame=n), rounds)) for n in BOXES_PER_FRAME[:most]]
+    return rows + [("sequences", f"{n:,}", _plan(n)) for n in SEQUENCES[:most]]
 
 
 def _rate(case: Case, rounds: int) -> str:

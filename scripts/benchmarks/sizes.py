@@ -40,8 +40,8 @@ class Size:
         return self.plain_train_ms / self.train_ms
 
 
-def sizes(case: Case, rounds: int, models: tuple[str, ...] = ("tiny", "small", "base")) -> list[Size]:
-    """tiny, small and base at half resolution, and base at full resolution."""
+def sizes(case: Case, rounds: int, models: tuple[str, ...]) -> list[Size]:
+    """The models at half resolution, and the last of them at full resolution."""
     peak = matrix_peak_flops(case.device)
     rounds = rounds if case.device == "cpu" else 5 * rounds  # steps of milliseconds
     cases = [replace(case, model=model) for model in models]

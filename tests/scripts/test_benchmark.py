@@ -117,7 +117,7 @@ def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixt
         for row in figures[part]:
             assert {"name", "unit", "ours", "plain", "ratio", "spread", "target"} <= set(row)
             assert f"| {row['name']}" in table
-    assert [row["model"] for row in figures["sizes"]["networks"]] == ["tiny", "small", "base", "base"]
+    assert [row["model"] for row in figures["sizes"]["networks"]] == ["tiny", "tiny"]
     assert figures["sizes"]["loader"]["frames_per_s"] > 0
 
 
