@@ -47,8 +47,8 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]], config: EarlyStoppingCo
         return None
     best, best_step, waited = -1.0, None, 0
     for entry in history:
-        value = entry[config.metric]
-        if value < 0:
+        value = entry.get(config.metric)
+        if value is None or value < 0:
             continue
         if best_step is None or value > best + config.min_delta:
             best, best_step, waited = value, entry["step"], 0

@@ -21,6 +21,10 @@ from modules.hidden_state import HiddenState
 from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from modules.run.processes import broadcast_buffers, gather_objects
 
+# of a checkpoint: what everybody reads, and with training.ema_decay, when that is the average, the weights beside it
+WEIGHTS, LAST_STEP = "state_dict", "current_model_state"
+AVERAGE = "average"  # where the average is while a checkpoint is loaded
+
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]  # set by a connector, where type checkers do not see it
@@ -128,6 +132,8 @@ class DetectionModule(LightningModule):
         checkpoint["hidden_state"] = gather_objects(self.train_state.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if LAST_STEP in checkpoint:
+            checkpoint[AVERAGE], checkpoint[WEIGHTS] = checkpoint[WEIGHTS], checkpoint[LAST_STEP]
         states = checkpoint["hidden_state"]
         if len(states) == self.trainer.world_size:
             own = self.detector.backbone.lane_state(self.config.input_hw)

@@ -69,6 +69,7 @@ class TrainingConfig(Strict):
     limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
     lr_scheduler: LrSchedulerConfig
     freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # parts of the network, see config.freezing
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None  # of the average of the weights that is validated
     early_stopping: EarlyStoppingConfig
     profiler: Literal["simple", "pytorch"] | None
     activation_checkpointing: bool

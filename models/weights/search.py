@@ -21,6 +21,7 @@ OURS = re.compile(
 )
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 TOP = "."  # the key of weights that lie in nothing
+LAST_STEP = "current_model_state"  # beside an average, in checkpoints of ours and of Lightning's WeightAveraging
 MAX_DEPTH = 8
 
 
@@ -73,6 +74,9 @@ def choose(
         return _of_key(candidates, path, wanted), None
     if len(candidates) == 1:
         return candidates[0], None
+    averaged = next((each for each in candidates if each.key.split(".")[0] == "state_dict"), None)
+    if averaged is not None and LAST_STEP in content:
+        return averaged, f"{path}: the averaged weights are taken; weights_key={LAST_STEP} takes those of its last step"
     fitting = [candidate for candidate in candidates if _fits(candidate, own)]
     if fitting and all(_equal(fitting[0], other) for other in fitting[1:]):
         others = ", ".join(c.key for c in candidates if c is not fitting[0])

@@ -12,21 +12,20 @@ from torch.optim import Optimizer
 
 from models.cells.cell import State
 from models.weights.pretrained import check_compatible
-from modules.detection import DetectionModule
+from modules.detection import LAST_STEP, WEIGHTS, DetectionModule
 from modules.run.checkpoint_content import refuse
 from modules.run.checkpoint_file import read_checkpoint
 
 DETECTOR = "detector."
-WEIGHTS = "state_dict"
 
 
 def check_resumable(path: Path, module: DetectionModule) -> None:
     """Raises UserError for weights, moments or hidden states that are not this network's."""
     content = read_checkpoint(path)
-    inside = {
-        name.removeprefix(DETECTOR): value for name, value in content[WEIGHTS].items() if name.startswith(DETECTOR)
-    }
-    check_compatible(inside, module.detector.state_dict(), path)
+    for key in (WEIGHTS, LAST_STEP):
+        weights = content.get(key) or content[WEIGHTS]
+        inside = {name.removeprefix(DETECTOR): value for name, value in weights.items() if name.startswith(DETECTOR)}
+        check_compatible(inside, module.detector.state_dict(), path)
     optimizers = content.get("optimizer_states", [])
     if len(optimizers) != 1:
         refuse(path, "optimizer_states", f"{len(optimizers)} optimizers")

@@ -128,6 +128,7 @@ class _Content(_Part):
     global_step: Count
     config: _Config
     state_dict: dict[str, Tensor]
+    current_model_state: dict[str, Tensor] = {}  # of the last step, where state_dict is an average
     loops: dict[str, Any]
     callbacks: _Callbacks
     optimizer_states: list[_Optimizer] = []
@@ -148,6 +149,7 @@ def check_content(content: Mapping[str, Any], path: Path) -> None:
         refuse(path, ".".join(map(str, first["loc"])), first["msg"].lower())
     _check_loops(checked.loops, {"fit_loop": FIT_LOOP}, path, "loops")
     require_finite(checked.state_dict, path)
+    require_finite(checked.current_model_state, path)
     moments = {str(i): tensor for i, tensor in enumerate(nested_tensors([o.state for o in checked.optimizer_states]))}
     require_finite(moments, path, "moments of the optimizer")
     for rank, state in enumerate(checked.random_state):

@@ -35,7 +35,14 @@ from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
 from modules.run.preflight import check_disk_space, check_run
 from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
-from modules.run.resuming import check_frozen_parts, kept_seed, leave_later_history_behind, nothing_to_do, open_run
+from modules.run.resuming import (
+    about_average,
+    check_frozen_parts,
+    kept_seed,
+    leave_later_history_behind,
+    nothing_to_do,
+    open_run,
+)
 from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer, training_trainer
 
@@ -96,6 +103,7 @@ def _prepare(
         _say(f"Frozen: {', '.join(config.training.freeze)}; {trained:,} of {total:,} parameters are trained")
     if checkpoint is not None:
         check_frozen_parts(config, checkpoint)
+        _say(*about_average(config, checkpoint))
         check_resumable(checkpoint, module)
     check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
     return data, module
@@ -195,7 +203,7 @@ def _available_gpus() -> int:
 
 
 def _say(*lines: str) -> None:
-    if is_first_process():
+    if lines and is_first_process():
         print("\n".join(lines), flush=True)
 
 

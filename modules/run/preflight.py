@@ -48,7 +48,8 @@ def checkpoint_bytes(config: TrainConfig, module: DetectionModule) -> int:
     """Return the size of a checkpoint: weights, moments, and the states of all lanes."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
     states = module.detector.backbone.state_bytes(config.input_hw) * config.batch_size.train
-    return parameters * _BYTES_PER_PARAMETER + states
+    average = 0 if config.training.ema_decay is None else parameters * 4
+    return parameters * _BYTES_PER_PARAMETER + average + states
 
 
 def check_run(

@@ -13,7 +13,7 @@ from callbacks.early_stopping import reason_to_stop
 from config.errors import UserError
 from config.freezing import frozen_modules
 from config.schema import TrainConfig
-from modules.detection import callbacks_of
+from modules.detection import LAST_STEP, callbacks_of
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.folder import RunFolder
 from modules.run.loggers import MetricsCsv
@@ -54,12 +54,16 @@ def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str 
             more["training.lr_scheduler.total_steps"] = max(schedule.total_steps, 2 * step)
     elif epochs >= training.max_epochs:
         reached, more["training.max_epochs"] = f"epoch {epochs}, training.max_epochs={training.max_epochs}", 2 * epochs
-    elif (reason := reason_to_stop(content["callbacks"]["RunRecord"]["history"], training.early_stopping)) is not None:
+    elif (reason := reason_to_stop(_history(content), training.early_stopping)) is not None:
         reached, more["training.early_stopping.patience"] = f"step {step} and stopped early: {reason}", "null"
     else:
         return None
     command = ["python", "train.py", f"resume={run.path}", *(f"{key}={value}" for key, value in more.items())]
     return f"Nothing to do: {checkpoint} is at {reached}. To train on, for example: {shlex.join(command)}"
+
+
+def _history(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    return checkpoint["callbacks"].get("RunRecord", {}).get("history", [])
 
 
 def check_frozen_parts(config: TrainConfig, checkpoint: Path) -> None:
@@ -72,6 +76,14 @@ def check_frozen_parts(config: TrainConfig, checkpoint: Path) -> None:
             f"{checkpoint}: was trained with {told[0]}, which cannot go on with {told[1]}: the optimizer has no "
             f"state for other parameters. weights={checkpoint} starts a new run from it"
         )
+
+
+def about_average(config: TrainConfig, checkpoint: Path) -> list[str]:
+    """What becomes of a checkpoint's averaged weights where training.ema_decay has been switched on or off since."""
+    has_average, wanted = LAST_STEP in read_checkpoint(checkpoint), config.training.ema_decay is not None
+    if has_average and not wanted:
+        return [f"The averaged weights of {checkpoint} are left behind: training.ema_decay=null"]
+    return [f"The average of the weights begins with those of {checkpoint}"] if wanted and not has_average else []
 
 
 def leave_later_history_behind(run: RunFolder, checkpoint: Path, trainer: Trainer) -> None:

@@ -21,6 +21,7 @@ from callbacks.run_record import ResultsFile, RunRecord
 from callbacks.signals import SignalHandling
 from callbacks.validation_interval import ValidationInSteps
 from callbacks.visualization import ConfusionMedia, DetectionPictures
+from callbacks.weight_average import WeightAverage
 from config.hardware import Device
 from config.schema import Config, TrainConfig
 from modules.run.checkpoint_file import AtomicCheckpointIO
@@ -44,6 +45,7 @@ def training_trainer(
         *([ValidationInSteps(interval)] if interval is not None else []),
         RandomState(),
         GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
+        *([WeightAverage(config.training.ema_decay)] if config.training.ema_decay is not None else []),
         DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
         *([pictures] if settings.enable else []),
         progress_callback(),

@@ -71,7 +71,7 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
         (0, 5, []),
         (1, 7, []),
         (0, 7, ["model.backbone.stage.cell=s5"]),
-        (0, 7, ["training.accumulate_grad_batches=4"]),  # an epoch has 6 batches
+        (0, 7, ["training.accumulate_grad_batches=4", "training.ema_decay=0.9"]),  # an epoch has 6 batches
     ],
 )
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
@@ -96,8 +96,9 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
     assert losses(stopped) == losses(unbroken)
     assert len(losses(stopped)) == 12
     ends = [read_checkpoint(next((run / "checkpoints").glob("last_*"))) for run in (unbroken, stopped)]
-    for name, value in ends[0]["state_dict"].items():
-        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    for key in {"state_dict", "current_model_state"} & ends[0].keys():
+        for name, value in ends[0][key].items():
+            assert torch.equal(value, ends[1][key][name]), (key, name)
     histories = [json.loads((run / "results.json").read_text())["history"] for run in (unbroken, stopped)]
     assert [entry["step"] for entry in histories[1]] == [5, 10]
     assert histories[0] == histories[1]
@@ -106,7 +107,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
 @pytest.mark.parametrize(
     ("when", "at"),
     [
-        (("validation.val_check_interval=4",), 4),
+        (("validation.val_check_interval=4", "training.ema_decay=0.9"), 4),
         (("validation.val_check_interval=null", "validation.check_val_every_n_epoch=1"), 6),  # the first epoch's end
         (("validation.val_check_interval=14",), 14),  # the end of the training
     ],
@@ -356,15 +357,16 @@ def test_the_printed_validation_finds_the_ap_that_training_found(start, tmp_path
         "model.postprocess.confidence_threshold=0.05",
     )
     pictures = "logging.validation.high_dim.enable=true"
-    steps = ("training.max_steps=4", "validation.val_check_interval=4", "training.learning_rate=1e-3", pictures)
+    steps = ("training.max_steps=4", "validation.val_check_interval=4", "training.ema_decay=0.9", pictures)
     assert start(*settings, *steps, "dataset.name=A 'data' set") == 0
     folder = run_folder(tmp_path)
     printed = capsys.readouterr().out.partition("Validate it:")[2].splitlines()[0]
     typed = shlex.split(printed)
     assert typed[:2] == ["python", "validation.py"]
     assert {"evaluation.score=class", "training.precision=bf16-mixed", "dataset.name=A 'data' set"} <= set(typed)
-    assert "learning_rate" not in printed
+    assert "ema_decay" not in printed
     assert validate(load_validation_config(typed[2:]), typed[1:]) == 0
+    assert "the averaged weights are taken; weights_key=current_model_state takes" in capsys.readouterr().out
 
     (found,) = folder.glob("validation_val_*")
     again = json.loads((found / "results.json").read_text())["metrics"]
