@@ -106,7 +106,8 @@ class SignalHandling(BoundaryCallback):
         if self.watch.is_waiting and self._alone and self._between_steps():
             raise StopRequested(signum)
         name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            os.write(2, f"\n{name}: finishing this step, then saving. Ctrl-C (again) ends at once.\n".encode())
 
     def _child_has_ended(self, signum: int, frame: FrameType | None) -> None:
         self.watch.child_ended()

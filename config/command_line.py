@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from config import names
+from config.console import let_prints_fail, open_missing_streams
 from config.errors import ConfigError, Problem, UserError
 from config.loading import ROOTS, check_composed, compose_checked, load, not_chosen
 from config.overrides import Rewritten, rewrite
@@ -95,6 +96,7 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
             sys.exit(exit_code)
 
     def main() -> None:
+        open_missing_streams()
         _let_openmp_wait_briefly()
         with errors_without_traceback():
             typed[:] = [sys.argv[0], *with_absolute_folders(sys.argv[1:])]
@@ -110,7 +112,8 @@ def errors_without_traceback() -> Generator[None]:
     try:
         yield
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the exit code tells it even where nobody reads
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
 
 
@@ -144,6 +147,7 @@ def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
         if composed.lacks_dataset and args.info != "plugins":
             _raise([not_chosen(search)])
     else:
+        let_prints_fail()
         own = [text for text in argv if text.startswith(RECORDED)]
         _check_runs(config_name, [[*own, *run] for run in (_runs_of(rewritten) if sweep else [args.overrides])])
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what fails from here on is no typing error: show where
