@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from config import names
+from config.account import stand_in_for_home
 from config.console import let_prints_fail, open_missing_streams
 from config.errors import ConfigError, Problem, UserError
 from config.loading import ROOTS, check_composed, compose_checked, load, not_chosen
@@ -108,7 +109,8 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def errors_without_traceback() -> Generator[None]:
-    """Print a UserError's message and exit with code 2."""
+    """Every program's work goes in here: a UserError's message is printed, and the exit code is 2."""
+    stand_in_for_home()
     try:
         yield
     except UserError as error:

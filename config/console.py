@@ -17,7 +17,7 @@ def let_prints_fail() -> None:
     for stream in streams.values():
         with contextlib.suppress(AttributeError, OSError):  # not every replacement can be told
             stream.reconfigure(errors="backslashreplace")  # type: ignore[missing-attribute]
-    out, err = (_Patient(stream, name) for name, stream in streams.items() if not isinstance(stream, _Patient))
+    out, err = (_Patient(stream, name) for name, stream in streams.items())
     out.other, err.other = err, out
     sys.stdout, sys.stderr = out, err  # type: ignore[bad-assignment]
 
