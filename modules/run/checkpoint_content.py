@@ -146,7 +146,7 @@ def check_content(content: Mapping[str, Any], path: Path) -> None:
         checked = _Content.model_validate(content)
     except InvalidError as error:
         first = error.errors()[0]
-        refuse(path, ".".join(map(str, first["loc"])), first["msg"].lower())
+        refuse(path, ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))
     _check_loops(checked.loops, {"fit_loop": FIT_LOOP}, path, "loops")
     require_finite(checked.state_dict, path)
     require_finite(checked.current_model_state, path)

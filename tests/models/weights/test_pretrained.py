@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from config.errors import UserError
 from models.detector import Detector
 from models.weights.description import describe
-from models.weights.pretrained import check_compatible, load_into, load_weights
+from models.weights.pretrained import Wanted, check_compatible, load_into, load_weights
 from models.weights.published_names import rename
 from tests.network import (
     NUM_CLASSES,
@@ -267,3 +267,62 @@ def test_missing_file_and_foreign_weights_are_told_apart(tmp_path, save):
         load_weights(tmp_path / "nowhere.ckpt", golden_weights())
     with pytest.raises(UserError, match=r"no weights of an RVT detector \(found: state_dict\.conv1\.weight\)"):
         load_weights(save({"state_dict": {"conv1.weight": torch.zeros(3)}}), golden_weights())
+
+
+@pytest.fixture(scope="module")
+def three_classes():
+    return Detector(model_config(), 3, PARTITION_SIZE)
+
+
+def state_before(detector):
+    return {key: value.clone() for key, value in detector.state_dict().items()}
+
+
+def test_new_classes_keep_all_but_the_class_predictors(save, three_classes):
+    before, theirs = state_before(three_classes), golden_weights()
+    path = save(rvt_checkpoint(their_weights()))
+    with pytest.raises(UserError, match=r"for 8 classes, and here there are 3\. weights_classes=new keeps"):
+        load_into(three_classes, model_config(), path, Wanted(offered=True))
+    wanted = Wanted(classes=("car", "bus", "dog"), new_classes=True, offered=True)
+    (line,) = load_into(three_classes, model_config(), path, wanted)
+    assert line.endswith("those start anew for 3 classes, car, bus, dog (the file's had 8)")
+    for key, value in three_classes.state_dict().items():
+        new = key.startswith("head.class_predictors.")
+        assert torch.equal(value, before[key] if new else theirs[key]), key
+
+
+def test_a_backbone_alone_loads_on_request_and_the_table_tells_it(save, three_classes):
+    backbone = {key.removeprefix("backbone."): value for key, value in their_weights().items() if "backbone." in key}
+    before, path = state_before(three_classes), save({"model": backbone})
+    with pytest.raises(UserError, match=r"fpn \(not in the file\), head \(not in the file\).*weights_partial=true"):
+        load_into(three_classes, model_config(), path, Wanted(offered=True))
+    lines = load_into(three_classes, model_config(), path, Wanted(partial=True, offered=True))
+    table = {line[:17].strip(): [int(n) for n in line[17:].split()] for line in lines[2:]}
+    assert list(table) == [*(f"backbone.stage {k}" for k in range(1, 5)), "fpn", "head"]
+    assert table["backbone.stage 2"][0] > 0
+    assert table["backbone.stage 2"][1:] == [0, 0]
+    assert table["fpn"] == [0, 0, sum(key.startswith("fpn.") for key in before)]
+    for key, value in three_classes.state_dict().items():
+        expected = golden_weights()[key] if key.startswith("backbone.") else before[key]
+        assert torch.equal(value, expected), key
+    other = Detector(model_config("model.backbone.embed_dim=32"), 3, PARTITION_SIZE)
+    odd = {key: value for key, value in golden_weights().items() if key.startswith("backbone.stages.0.downsample.conv")}
+    with pytest.raises(UserError, match="nothing in it fits"):
+        load_into(other, model_config(), save(odd), Wanted(partial=True, offered=True))
+
+
+def test_levels_of_a_pyramid_with_another_number_of_scales_meet_by_their_stage(save):
+    config = model_config("model.fpn.in_stages=[1,2,3,4]")
+    detector = Detector(config, NUM_CLASSES, PARTITION_SIZE)
+    before = state_before(detector)
+    load_into(detector, config, save(golden_weights()), Wanted(partial=True, offered=True))
+    name = "head.box_branches.{}.0.conv.weight"
+    for level in range(3):
+        assert torch.equal(detector.state_dict()[name.format(level + 1)], golden_weights()[name.format(level)])
+    assert torch.equal(detector.state_dict()[name.format(0)], before[name.format(0)])
+
+
+def test_other_names_for_as_many_classes_are_reported(save):
+    content = {"state_dict": golden_weights(), "config": {"dataset": {"classes": ["a", "b"]}}}
+    (line,) = load_into(golden_detector(), model_config(), save(content), Wanted(classes=("b", "a")))
+    assert line.endswith("was trained for the classes a, b; here they are called b, a")
