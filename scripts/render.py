@@ -30,15 +30,14 @@ from PIL import Image
 from config.command_line import errors_without_traceback
 from config.errors import UserError
 from config.loading import load_dataset_config, load_validation_config
-from config.schema import Config, DatasetConfig, TrainConfig
+from config.schema import Config, DatasetConfig
 from config.search_path import RECORDED, with_absolute_folders
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from models.detector import Detector
-from models.parts import own_parts
 from models.weights.pretrained import Wanted, load_into
 from modules.pictures import film
 from modules.pictures.frames import draw_frame, draw_legend
-from modules.run.checkpoint_file import read_checkpoint
+from modules.run.config_in_file import config_in_file
 
 FILM_WIDTH_PX, GIF_WIDTH_PX = 1280, 640
 
@@ -132,16 +131,7 @@ def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:
     if overrides:
         folder = [] if any("dataset.path=" in word for word in overrides) else ["dataset.path=."]
         return load_validation_config([*overrides, *folder, f"checkpoint={path}"])
-    if not path.is_file():
-        raise UserError(f"{path} not found")
-    try:
-        config = TrainConfig.model_validate(read_checkpoint(path)["config"])
-    except UserError as error:
-        raise UserError(f"{error}. To render with its weights add model=... dataset=...") from error
-    for key, part in own_parts(config.model).items():
-        remedy = "Type what chooses it: --config-dir FOLDER model=NAME dataset=NAME"
-        raise UserError(f"{path}: names code, {key}={part}, and a checkpoint's word is not enough to run it. {remedy}")
-    return config
+    return config_in_file(path)
 
 
 def load_detector(config: Config, checkpoint: Path) -> Detector:

@@ -36,9 +36,14 @@ def model_config(*overrides: str) -> ModelConfig:
     return load_train_config(["dataset=toy", "model=maxvit_yolox/plain_lstm", *settings]).model
 
 
+def their_weights() -> dict[str, Tensor]:
+    """In RVT's names."""
+    return {key: golden_tensor("model_state_dict", key) for key in golden("model_state_dict")}
+
+
 def golden_weights() -> dict[str, Tensor]:
     """In our names."""
-    return {rename(key): golden_tensor("model_state_dict", key) for key in golden("model_state_dict")}
+    return {rename(key): value for key, value in their_weights().items()}
 
 
 def golden_detector(*overrides: str, **options) -> Detector:

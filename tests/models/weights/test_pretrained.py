@@ -16,9 +16,9 @@ from tests.network import (
     PARTITION_SIZE,
     golden,
     golden_detector,
-    golden_tensor,
     golden_weights,
     model_config,
+    their_weights,
 )
 
 RVT_CONFIG = {"model": {"name": "rnndet", "sizes": [1, 2.5, True, None]}, "dataset": {"path": "???"}}
@@ -36,10 +36,6 @@ class Exploit:
 def _called():
     Exploit.called = True
     return {}
-
-
-def their_weights():
-    return {key: golden_tensor("model_state_dict", key) for key in golden("model_state_dict")}
 
 
 def rvt_checkpoint(weights, hyper_parameters=None):

@@ -14,14 +14,14 @@ from torch import Tensor
 from config.errors import UserError
 from models.weights.file import read_file
 from models.weights.search import choose
-from tests.network import golden, golden_tensor, golden_weights
+from tests.network import golden_weights, their_weights
 
 PATH = Path("some.ckpt")
 OWN = golden_weights()
 
 
 def theirs(prefix: str = "", change: float = 0.0) -> dict[str, Tensor]:
-    return {f"{prefix}{key}": golden_tensor("model_state_dict", key) + change for key in golden("model_state_dict")}
+    return {f"{prefix}{key}": value + change for key, value in their_weights().items()}
 
 
 WRAPPED: dict[str, Any] = {
