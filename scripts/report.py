@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
-from modules.evaluation.results import read_predictions, read_results
+from modules.evaluation.results import StoredProtocol, read_predictions, read_results
 from modules.pictures.figures import draw_report
 from modules.reports.analysis import analyse
 from modules.reports.tables import Table, figures_table, measured
@@ -64,7 +63,7 @@ def write_report(folder: Path) -> None:
     print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n")
 
 
-def _markdown(title: str, protocol: dict[str, Any], tables: dict[str, Table]) -> str:
+def _markdown(title: str, protocol: StoredProtocol, tables: dict[str, Table]) -> str:
     box_filter = protocol["box_filter_px"]
     height, width = protocol["resolution_hw"]
     thresholds = f"confidence threshold {protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}"

@@ -17,13 +17,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy import ndarray
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from config.errors import UserError
 from config.schema import BoxFilterConfig
+from data.arrays import read_npy
 from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
 from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.labelled_frames import AnyBoxes, Boxes, LabelledFrames, Predictions
@@ -125,15 +128,61 @@ def _write_list(file: IO[str], items: Iterable[dict[str, Any]]) -> None:
     file.write("[]" if separator == "[\n" else "\n]")
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+class StoredBoxFilter(TypedDict):
+    min_diagonal: float
+    min_side: float
+    skip_first_ms: float
+
+
+class StoredProtocol(TypedDict):
+    """What is read of a results.json's protocol; `modules.evaluation.protocol` writes it."""
+
+    dataset: str
+    split: str
+    classes: list[str]
+    window_ms: int
+    resolution_hw: tuple[int, int]
+    box_filter_px: StoredBoxFilter
+    score: Literal["product", "class"]
+    confidence_threshold: float | None
+    nms_threshold: float | None
+    confusion_threshold: float
+    labelled_frames: int
+    evaluated_frames: int
+    metrics: dict[str, str]
+
+
+class StoredFigures(TypedDict):
+    name: str
+    AP: float
+    AP_50: float
+    boxes: int
+    missed: int
+    false: int
+
+
+class StoredResults(TypedDict):
+    """What is read of a validation's results.json, which may come from somebody else."""
+
+    protocol: StoredProtocol
+    metrics: dict[str, float]
+    classes: list[StoredFigures]
+    groups: list[StoredFigures]
+
+
+def read_results(folder: Path) -> StoredResults:
     """The content of results.json."""
     path = folder / "results.json"
     try:
-        return json.loads(path.read_text())
+        return TypeAdapter(StoredResults).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} not found. Give the folder of a validation, or run validation.py first") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Run validation.py again") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        fault = f"{'.'.join(map(str, first['loc'])) or 'not JSON'}: {first['msg']}"
+        raise UserError(f"{path} is not what validation.py writes ({fault}). Run validation.py again") from error
 
 
 def read_predictions(folder: Path) -> LabelledFrames:
@@ -141,12 +190,20 @@ def read_predictions(folder: Path) -> LabelledFrames:
     path = folder / "frames.csv"
     if not path.is_file():
         raise UserError(f"{path} not found: no stored predictions here. Run validation.py, which stores them")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = tuple(dict.fromkeys(row["sequence"] for row in rows))
-    sequence = np.array([names.index(row["sequence"]) for row in rows], np.int32)
-    t_us = np.array([int(row["t_us"]) for row in rows], np.int64)
-    event_count = np.array([int(row["event_count"]) for row in rows], np.int64)
+    try:
+        with path.open(newline="") as file:
+            rows = [(row["sequence"], int(row["t_us"]), int(row["event_count"])) for row in csv.DictReader(file)]
+        names = tuple(dict.fromkeys(name for name, _, _ in rows))
+        strange = [name for name in names if Path(name).name != name]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no name of a sequence")
+        numbers = {name: index for index, name in enumerate(names)}
+        sequence = np.array([numbers[name] for name, _, _ in rows], np.int32)
+        t_us = np.array([t for _, t, _ in rows], np.int64)
+        event_count = np.array([count for _, _, count in rows], np.int64)
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error, OSError) as error:
+        fault = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path} cannot be read ({fault}). Run validation.py again") from error
     truth, predictions = [], []
     for index, name in enumerate(names):
         frames = np.flatnonzero(sequence == index)
@@ -159,14 +216,14 @@ def read_predictions(folder: Path) -> LabelledFrames:
 
 def _boxes(path: Path, kind: type[AnyBoxes], frames: ndarray, t_us: ndarray) -> AnyBoxes:
     """Boxes of one sequence; `frames` are the indices of its frames, in the order of time."""
-    try:
-        array = np.load(path)
-        place = np.searchsorted(t_us[frames], array["t"])
-        frame = frames[place] if len(array) else np.zeros(0)
-        xywh = np.column_stack([array[name] for name in "xywh"])
-        confidences = {}
-        if kind is Predictions:
-            confidences = {"objectness": array["objectness"], "class_confidence": array["class_probability"]}
-    except (OSError, ValueError, IndexError) as error:
-        raise UserError(f"{path} cannot be read ({error}). Run validation.py again") from error
-    return kind(frame.astype(np.int32), array["class_id"].astype(np.int32), xywh, **confidences)
+    array, dtype = read_npy(path, "Run validation.py again"), PREDICTION_DTYPE if kind is Predictions else BOX_DTYPE
+    if array.dtype != dtype or array.ndim != 1:
+        raise UserError(f"{path} holds {array.dtype} {array.shape}, not boxes. Run validation.py again")
+    place = np.searchsorted(t_us[frames], array["t"])
+    if not np.array_equal(t_us[frames][np.minimum(place, len(frames) - 1)], array["t"]):
+        raise UserError(f"{path} has boxes of times that frames.csv does not have. Run validation.py again")
+    xywh = np.column_stack([array[name] for name in "xywh"])
+    confidences = {}
+    if kind is Predictions:
+        confidences = {"objectness": array["objectness"], "class_confidence": array["class_probability"]}
+    return kind(frames[place].astype(np.int32), array["class_id"].astype(np.int32), xywh, **confidences)

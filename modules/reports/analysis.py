@@ -20,6 +20,7 @@ from modules.evaluation.evaluator import matches_of
 from modules.evaluation.labelled_frames import LabelledFrames
 from modules.evaluation.matching import Matches
 from modules.evaluation.protocol import apply_box_filter
+from modules.evaluation.results import StoredProtocol
 from modules.reports.tables import Table
 
 SIZE_EDGES_PX = (0, 16, 24, 32, 48, 64, 96, 128, 192, np.inf)  # side of a square of the box's area
@@ -49,7 +50,7 @@ class Analysis:
         return self.curves.precision[0, 0, :, class_id]
 
 
-def analyse(frames: LabelledFrames, protocol: dict[str, Any]) -> Analysis:
+def analyse(frames: LabelledFrames, protocol: StoredProtocol) -> Analysis:
     """Analyse stored frames under the protocol that is stated in their results.json."""
     kept = apply_box_filter(frames, BoxFilterConfig(**protocol["box_filter_px"]))
     classes = tuple(protocol["classes"])

@@ -23,6 +23,8 @@ from tests.network import golden_weights
 
 SENSOR = f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"
 
+PROGRESS: dict[str, Any] = {"loops": {}, "epoch": 0, "global_step": 1, "callbacks": {}}  # as a run's checkpoint has it
+
 
 def film(*arguments: object) -> int:
     return render(parse([str(argument) for argument in arguments]))
@@ -72,7 +74,7 @@ def test_network_runs_along_a_recording(tmp_path: Path, own: bool) -> None:
     content: dict[str, Any] = {"state_dict": golden_weights()}
     if own:
         config = load_train_config([*small, "dataset.path=."]).model_dump(mode="json")
-        content |= {"config": config, "loops": {}}
+        content |= {"config": config, **PROGRESS}
     torch.save(content, tmp_path / "last.ckpt")
     recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0), (3, 6, 0, 70_000)], sensor_hw=(64, 128))
     checkpoint = f"checkpoint={tmp_path / 'last.ckpt'}"
@@ -152,6 +154,6 @@ def test_a_checkpoint_by_itself_imports_no_code(sequence: Path, tmp_path: Path) 
     chosen = ["dataset=gen4", "model=maxvit_yolox/default", "dataset.path=."]
     overrides = [*chosen, "model.backbone.stage.cell=theirs:Cell"]
     config = load_train_config(overrides).model_dump(mode="json")
-    torch.save({"config": config, "state_dict": {}, "loops": {}}, tmp_path / "last.ckpt")
+    torch.save({"config": config, "state_dict": {}, **PROGRESS}, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"names code, model\.backbone\.stage\.cell=theirs:Cell.*--config-dir FOLDER"):
         film(sequence, tmp_path / "a.mp4", f"checkpoint={tmp_path / 'last.ckpt'}")

@@ -32,7 +32,7 @@ def result() -> EvaluationResult:
 
 def test_results_json_has_figures_and_protocol(result: EvaluationResult, tmp_path: Path) -> None:
     write_results(result, tmp_path / "validation", checkpoint="last.ckpt")
-    stored = read_results(tmp_path / "validation")
+    stored = json.loads((tmp_path / "validation" / "results.json").read_text())
     assert stored["checkpoint"] == "last.ckpt"
     assert stored["metrics"] == result.metrics
     assert stored["num_frames"] == 2
@@ -95,8 +95,33 @@ def test_missing_and_damaged_files_are_named(result: EvaluationResult, tmp_path:
         read_predictions(tmp_path)
     write_results(result, tmp_path)
     (tmp_path / "predictions" / "street_bbox.npy").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"street_bbox\.npy cannot be read"):
+    with pytest.raises(UserError, match=r"street_bbox\.npy is missing or damaged"):
         read_predictions(tmp_path)
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(UserError, match=r"results\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"results\.json is not what validation.py writes"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("results.json", b'{"protocol": []}', "protocol"),
+        ("results.json", b"[1]", "results.json"),
+        ("results.json", b"\xff\xfe", "results.json"),
+        ("results.json", b"[" * 100_000, "results.json"),
+        ("frames.csv", b"a,b\n1,2\n", "no column 'sequence'"),
+        ("frames.csv", b"sequence,t_us,event_count\nstreet,1e5,x\n", "frames.csv"),
+        ("frames.csv", b"sequence,t_us,event_count\nstreet\n", "frames.csv"),
+        ("frames.csv", b"sequence,t_us,event_count\n../../secret,1,1\n", "no name of a sequence"),
+        ("frames.csv", b"sequence,t_us,event_count\nstreet,1,1\n", "boxes of times that frames.csv does not have"),
+        ("frames.csv", b"\xff\xfe\0", "frames.csv"),
+    ],
+)
+def test_other_peoples_results_are_checked(
+    result: EvaluationResult, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    write_results(result, tmp_path)
+    (tmp_path / name).write_bytes(content)
+    read = read_results if name == "results.json" else read_predictions
+    with pytest.raises(UserError, match=said):
+        read(tmp_path)
