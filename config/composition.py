@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from config.errors import Problem
 from config.names import join
 from config.search_path import SearchPath
+from config.yaml_files import checked_files
 
 MISSING = "???"
 
@@ -62,7 +63,7 @@ def _hydra(search: SearchPath) -> Generator[None]:
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(search.folders[0]), version_base="1.3"):
+        with initialize_config_dir(str(search.folders[0]), version_base="1.3"), checked_files():
             yield
     finally:
         GlobalHydra.instance().hydra = running

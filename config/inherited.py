@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config.errors import Problem
 from config.origins import Origins
 from config.schema import DatasetConfig
+from config.yaml_files import read_yaml
 
 IDS = "dataset.preprocessing.class_ids"
 
@@ -70,7 +69,7 @@ def check_class_names(dataset: DatasetConfig) -> Iterator[Problem]:
 
 
 def _dataset_section(path: Path, package: str) -> dict[str, Any]:
-    content = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+    content = read_yaml(path)
     return content if package == "dataset" else _mapping(content.get("dataset")) if not package else {}
 
 

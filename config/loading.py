@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from config import names
 from config.checks import CHECKS, MACHINE_CHECKS
 from config.composition import apply_values, compose_files, exists, take_hydra
-from config.errors import ConfigError, Problem
+from config.errors import ConfigError, Problem, UserError
 from config.inherited import check_inherited_ids
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
@@ -140,7 +139,9 @@ def _telling(problems: Sequence[Problem]) -> Generator[None]:
     """What Hydra and the YAML reader refuse ends the search for mistakes."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, UserError, OSError, RecursionError, ValueError) as error:
         raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
 
 

@@ -23,15 +23,16 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 import torch
-import yaml
 from numpy import ndarray
 from PIL import Image
+from pydantic import ValidationError
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
 from config.loading import load_dataset_config, load_validation_config
 from config.schema import Config, DatasetConfig
 from config.search_path import RECORDED, with_absolute_folders
+from config.yaml_files import read_yaml
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from models.detector import Detector
 from models.weights.pretrained import Wanted, load_into
@@ -123,7 +124,12 @@ def dataset_of_validation(folder: Path) -> DatasetConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{path} not found. Give the folder of a validation, or add dataset=NAME")
-    return DatasetConfig.model_validate(yaml.safe_load(path.read_text())["dataset"])
+    try:
+        return DatasetConfig.model_validate(read_yaml(path).get("dataset"))
+    except ValidationError as error:
+        told = error.errors()[0]
+        key = ".".join(map(str, ("dataset", *told["loc"])))
+        raise UserError(f"{path} is not of a validation: {key}: {told['msg']}. Add dataset=NAME") from error
 
 
 def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:

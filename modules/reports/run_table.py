@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from config.errors import UserError
+from config.yaml_files import read_yaml
 from modules.reports.tables import Cell, Table, measured
 
 Results = TypeVar("Results", bound=BaseModel)
@@ -66,7 +66,7 @@ def read_run(folder: Path) -> RunRow:
     Of results.json these keys are read, each only if it is there: `best` and `last` (`step` and the metrics of a
     validation with `AP/<class>`), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`.
     """
-    config = _flatten(_read_config(folder / "config.yaml"))
+    config = _flatten(read_yaml(folder / "config.yaml"))
     results = _read_json(folder / "results.json", _RunResults)
     best = results.best or results.last or {}
     cells: dict[str, Cell] = {
@@ -125,16 +125,6 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= _flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return flat
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_bytes()) or {}
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no keys: it is not the config of a run")
-    return config
 
 
 class _RunResults(BaseModel):
