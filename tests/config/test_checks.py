@@ -72,6 +72,9 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
         (["batch_size.train=1"], "batch_size.train", "one lane of each kind"),
         (["training.lr_scheduler.total_steps=10"], "training.lr_scheduler.total_steps", "would end before"),
         (["resume=latest", "weights=a.ckpt"], "weights", "contradicts resume"),
+        (["weights_classes=new"], "weights_classes", "no file is given"),
+        (["weights_partial=true"], "weights_partial", "no file is given"),
+        (["weights_key=ema_model"], "weights_key", "no file is given"),
     ],
 )
 def test_contradictions(overrides: list[str], key: str, message: str) -> None:
