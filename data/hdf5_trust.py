@@ -21,20 +21,34 @@ from numpy import ndarray
 # What h5py raises over damaged files, and our own findings
 HDF5_ERRORS = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError, MemoryError, UnicodeDecodeError)
 DEFLATE, SHUFFLE, FLETCHER32, BLOSC = 1, 2, 3, 32001
-_HARD_LINK = 0  # H5L_TYPE_HARD
+_HARD_LINK, _SOFT_LINK = 0, 1  # H5L_TYPE_HARD, H5L_TYPE_SOFT
 _CHECKSUM_BYTES = 4
 _LARGEST_FRAME = 2**28  # bytes
 _BLOSC_HEADER = struct.Struct("<4B3I")  # two versions, flags, type size; bytes of content, of a block, as stored
+
+
+def is_inside(group: h5py.Group, name: str) -> bool:
+    """Whether something of that name stands in the group itself, asked without following links."""
+    links = group.id.links
+    return links.exists(name.encode()) and links.get_info(name.encode()).type == _HARD_LINK
+
+
+def leads_out(group: h5py.Group, name: str) -> bool:
+    """Whether a name of the group is a link into another file; links within the file do no harm."""
+    kind = group.id.links.get_info(name.encode()).type
+    if kind == _SOFT_LINK:
+        target = group.get(name)
+        return target is not None and target.file.filename != group.file.filename
+    return kind != _HARD_LINK
 
 
 def dataset_inside(group: h5py.Group, name: str) -> h5py.Dataset:
     """The data set of that name, which lies in this file as a whole: no link or storage leads out of it."""
     node = group
     for part in name.split("/"):
-        links = node.id.links if isinstance(node, h5py.Group) else None
-        if links is None or not links.exists(part.encode()):
+        if not isinstance(node, h5py.Group) or not node.id.links.exists(part.encode()):
             raise ValueError(f"{name!r} is not there")
-        if links.get_info(part.encode()).type != _HARD_LINK:  # asked without following it
+        if not is_inside(node, part):
             raise ValueError(f"{name!r} is a link to another place")
         node = node[part]
     if not isinstance(node, h5py.Dataset):

@@ -211,7 +211,7 @@ def _fuzz(kind: str, folder: Path, options: dict[str, str]) -> int:
             counts[outcome.kind] += 1
             told = sum(counts[name] for name in BAD)
             if options["case"] or (outcome.kind in BAD and told <= _MOST_SHOWN):
-                print(f"{outcome.kind}: {fuzzer.damage(case)}\n    {outcome.detail.strip().splitlines()[-1:]}")
+                print(f"{outcome.kind}: {fuzzer.damage(case)}: {outcome.detail.strip().splitlines()[-1:]}")
                 again = f"seed={options['seed']} cases={options['cases']} what={kind} case={case}"
                 print(f"    python scripts/fuzz.py {again}" if not options["case"] else f"{outcome.detail}", flush=True)
     finally:

@@ -18,6 +18,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
+from data.hdf5_trust import filters_of, leads_out
 from data.recordings.formats import ecf
 from data.recordings.formats.columns import (
     HEAD_ROWS,
@@ -36,6 +37,7 @@ from data.recordings.formats.columns import (
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
 
 _LARGEST_CHUNK = 2**32  # bytes; a read decompresses whole chunks
+_COPY = "Copy it into this one (h5repack does)"
 _UNIT_ATTRIBUTES = ("unit", "units", "time_unit")
 
 
@@ -102,9 +104,11 @@ def _find_layout(path: Path, file: h5py.File) -> Layout:
 
 def _layout_of(name: str, node: h5py.Group | h5py.Dataset) -> Layout | None:
     if isinstance(node, h5py.Group):
-        named = by_names(key for key, item in node.items() if isinstance(item, h5py.Dataset) and _is_column(item.shape))
+        named = by_names(key for key in node if leads_out(node, key) or _is_column(getattr(node.get(key), "shape", ())))
         if named is None:
             return None
+        for key in named[0].values():
+            _require_inside(node, key)
         return Layout({key: Part(f"{name}/{column}".strip("/")) for key, column in named[0].items()}, named[1])
     if node.dtype.names:
         named = by_names(node.dtype.names)
@@ -114,6 +118,7 @@ def _layout_of(name: str, node: h5py.Group | h5py.Dataset) -> Layout | None:
             else Layout({key: Part(name, field=field) for key, field in named[0].items()}, named[1])
         )
     if len(node.shape) == 2 and 4 in node.shape and node.dtype.kind in "iuf":
+        _check_array(node)
         order = by_values(_rows(node, 0, HEAD_ROWS))
         return (
             None
@@ -154,19 +159,16 @@ def _check(path: Path, file: h5py.File, layout: Layout) -> int:
     if len(set(sizes.values())) > 1:
         raise UserError(f"{path}: x, y, p and t differ in length ({sizes}). Get the recording anew")
     for name in layout.arrays:
-        array = file[name]
-        if array.is_virtual or array.external or array.file.filename != file.filename:
-            raise UserError(f"{path}: {name} stands in another file. Copy it into this one (h5repack does)")
-        _check_storage(path, array)
+        _check_array(file[name])
     return next(iter(sizes.values()))
 
 
-def _check_storage(path: Path, array: h5py.Dataset) -> None:
-    """What was never written would be read as zeros, and a claimed size may be any."""
-    name = array.name.strip("/")
-    filters = array.id.get_create_plist()
-    for index in range(filters.get_nfilters()):
-        number = filters.get_filter(index)[0]
+def _check_array(array: h5py.Dataset) -> None:
+    """Before anything of it is read: what was never written would be zeros, and a claimed size may be any."""
+    path, name = array.file.filename, array.name.strip("/")
+    if array.is_virtual or array.external:
+        raise UserError(f"{path}: {name} stands in another file. {_COPY}")
+    for number in filters_of(array):
         if number != ecf.FILTER and not h5py.h5z.filter_avail(number):
             raise UserError(
                 f"{path}: {name} is compressed with HDF5 filter {number}, which is not installed here. Repack it"
@@ -187,14 +189,27 @@ def _check_storage(path: Path, array: h5py.Dataset) -> None:
 def _offset(file: h5py.File, layout: Layout) -> float:
     """DSEC's `t_offset`, beside or in the group of events."""
     group = file[layout.parts["t"].array].parent
-    return next((np.asarray(place["t_offset"][()]).item() for place in (group, file) if "t_offset" in place), 0)
+    return next((_scalar(place, "t_offset") for place in (group, file) if "t_offset" in place), 0)
+
+
+def _scalar(place: h5py.Group | h5py.AttributeManager, key: str) -> float:
+    if isinstance(place, h5py.Group):
+        _require_inside(place, key)
+        _check_array(place[key])
+    return np.asarray(place[key][()]).item()
+
+
+def _require_inside(group: h5py.Group, key: str) -> None:
+    if leads_out(group, key):
+        name = f"{group.name}/{key}".strip("/")
+        raise UserError(f"{group.file.filename}: {name} stands in another file. {_COPY}")
 
 
 def _sensor_hw(file: h5py.File, layout: Layout) -> tuple[int, int] | None:
     group = file[layout.parts["t"].array].parent
     for place in (group, group.attrs, file, file.attrs):
         if "height" in place and "width" in place:
-            height, width = (int(np.asarray(place[key][()]).item()) for key in ("height", "width"))
+            height, width = (int(_scalar(place, key)) for key in ("height", "width"))
             return height, width
     for attributes in (group.attrs, file.attrs):
         width, _, height = str(attributes.get("geometry", "")).partition("x")

@@ -161,6 +161,30 @@ def point_to_another_file(file: h5py.File) -> None:
     file["events/t"] = h5py.ExternalLink("other.h5", "events/t")
 
 
+def point_through_another_file(file: h5py.File) -> None:
+    del file["events/t"]
+    file["there"] = h5py.ExternalLink("other.h5", "/events")
+    file["events/t"] = h5py.SoftLink("/there/t")
+
+
+def take_bytes_of_another_file(file: h5py.File) -> None:
+    del file["events"]
+    file.create_dataset("events", (100, 4), np.uint8, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def take_rows_of_another_file(file: h5py.File) -> None:
+    del file["events/t"]
+    layout = h5py.VirtualLayout((3000,), np.int64)
+    layout[:] = h5py.VirtualSource("missing.h5", "t", (3000,))
+    file.create_virtual_dataset("events/t", layout)
+
+
+def point_to_another_sensor(file: h5py.File) -> None:
+    for key in ("height", "width"):
+        file.pop(f"events/{key}", None)
+        file[f"events/{key}"] = h5py.ExternalLink("other.h5", "events/t")
+
+
 def have_one_huge_chunk(file: h5py.File) -> None:
     del file["events/t"]
     file.create_dataset("events/t", (2**30,), np.int64, chunks=(2**30,), compression="gzip")
@@ -171,6 +195,10 @@ def have_one_huge_chunk(file: h5py.File) -> None:
     [
         (claim_more_events, "claims 1,099,511,627,776 values, of which not all are stored"),
         (point_to_another_file, "events/t stands in another file"),
+        (point_through_another_file, "events/t stands in another file"),
+        (take_bytes_of_another_file, "events stands in another file"),
+        (take_rows_of_another_file, "events/t stands in another file"),
+        (point_to_another_sensor, "events/height stands in another file"),
         (have_one_huge_chunk, "chunks of .* too large|differ in length"),
     ],
 )
@@ -183,6 +211,14 @@ def test_claims_are_compared_with_the_file_before_anything_is_read(
         damage(file)
     with pytest.raises(UserError, match=f"a.h5.*{message}"):
         read_events(tmp_path / "a.h5")
+
+
+def test_links_within_the_file_are_followed(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5", EVENTS)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.move("events/t", "t")
+        file["events/t"] = h5py.SoftLink("/t")
+    np.testing.assert_array_equal(read_events(tmp_path / "a.h5")[0], EVENTS)
 
 
 def test_metavisions_files_tell_their_sensor(tmp_path: Path) -> None:
