@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from config import names
+from config import aliases, names
 from config.errors import Problem
 from config.origins import Origins
 
@@ -61,6 +61,9 @@ def _message(key: str, found: list[ErrorDetails], tree: names.KeyTree) -> str:
     allowed = list(dict.fromkeys(_allowed(details) for details in found))
     value = first["input"]
     lines = f"is {_typed(value)}; allowed: {' or '.join(allowed)}"
+    meant = aliases.value_meant(key, value)
+    if meant is not None:
+        return f"{lines}; did you mean {meant}?"
     for details in found:
         near = names.nearest(details["input"], _literals(details)) if isinstance(details["input"], str) else None
         if near:

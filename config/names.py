@@ -12,6 +12,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from config import aliases
+
+MISTYPED = 0.75  # likeness of a key to the one that was meant; keys that merely share a word have less
+
 
 @dataclass(frozen=True)
 class KeyTree:
@@ -61,8 +65,11 @@ def key_tree(schema: type[BaseModel]) -> KeyTree:
 def unknown_key_message(key: str, tree: KeyTree) -> str:
     """What to write instead of a key that does not exist."""
     reached, complete = _walk(key, tree)
-    suggestion = reached if complete else _same_name_elsewhere(key, tree)
-    lines = ["there is no such key" + (f"; did you mean {suggestion}?" if suggestion else "")]
+    meant = aliases.advice_on(key, tree.leaves)
+    if meant is None:
+        suggestion = _same_name_elsewhere(key, tree) or (reached if complete else None)
+        meant = f"did you mean {suggestion}?" if suggestion else None
+    lines = ["there is no such key" + (f"; {meant}" if meant else "")]
     section = reached if reached in tree.sections and not complete else reached.rpartition(".")[0]
     lines.append(f"allowed {'in ' + section if section else 'at the top level'}: {', '.join(tree.sections[section])}")
     return "\n".join(lines)
@@ -73,7 +80,7 @@ def _walk(key: str, tree: KeyTree) -> tuple[str, bool]:
     reached = ""
     for part in key.split("."):
         known = tree.sections.get(reached, ())
-        best = part if part in known else nearest(part, known)
+        best = part if part in known else nearest(part, known, MISTYPED)
         if best is None:
             return reached, False
         reached = join(reached, best)
@@ -88,8 +95,8 @@ def _same_name_elsewhere(key: str, tree: KeyTree) -> str | None:
     return next((found[0] for found in (same, longer) if len(found) == 1), None)
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    matches = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.6)
+def nearest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    matches = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from config import names, retired
+from config import aliases, names, retired
 from config.errors import Problem
 from config.quoting import quote, unquote
 from config.schema.base import breaks_lines
@@ -110,7 +110,8 @@ def _split(typed: str, out: Rewritten) -> Override | None:
 
 
 def _is_mistyped_group(key: str, groups: Sequence[str], tree: names.KeyTree) -> bool:
-    return "." not in key and not tree.knows(key) and names.nearest(key, groups) is not None
+    is_key = tree.knows(key) or aliases.is_alias(key)
+    return "." not in key and not is_key and names.nearest(key, groups) is not None
 
 
 def _rewrite_choice(
