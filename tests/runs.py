@@ -23,7 +23,11 @@ def checkpoint_content(**changes: Any) -> dict[str, Any]:
 
     from modules.run.checkpoint_content import FIT_LOOP
 
-    needed: dict[str, Any] = {"epoch": 0, "global_step": 3, "config": {"reproduce": {"seed_everything": 1}}}
+    needed: dict[str, Any] = {
+        "epoch": 0,
+        "global_step": 3,
+        "config": {"reproduce": {"seed_everything": 1}, "training": {}},
+    }
     needed["callbacks"] = {"CheckpointWriter": {"best": [], "validation_pending": False, "epoch": 0}}
     return {**needed, "state_dict": {"weight": torch.arange(4.0)}, "loops": {"fit_loop": FIT_LOOP}, **changes}
 

@@ -22,8 +22,7 @@ DETECTOR = "detector."
 def check_resumable(path: Path, module: DetectionModule) -> None:
     """Raises UserError for weights, moments or hidden states that are not this network's."""
     content = read_checkpoint(path)
-    for key in (WEIGHTS, LAST_STEP):
-        weights = content.get(key) or content[WEIGHTS]
+    for weights in (content[key] for key in (WEIGHTS, LAST_STEP) if key in content):
         inside = {name.removeprefix(DETECTOR): value for name, value in weights.items() if name.startswith(DETECTOR)}
         check_compatible(inside, module.detector.state_dict(), path)
     optimizers = content.get("optimizer_states", [])

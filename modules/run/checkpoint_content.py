@@ -105,8 +105,13 @@ class _Reproduce(_Part):
     seed_everything: Annotated[int, Field(ge=0, lt=2**32)] | None
 
 
+class _Training(_Part):
+    freeze: list[str] = []
+
+
 class _Config(_Part):
     reproduce: _Reproduce
+    training: _Training
 
 
 class _Optimizer(_Part):
@@ -129,6 +134,7 @@ class _Content(_Part):
     config: _Config
     state_dict: dict[str, Tensor]
     current_model_state: dict[str, Tensor] = {}  # of the last step, where state_dict is an average
+    average: None = None  # the name is taken while a checkpoint is loaded
     loops: dict[str, Any]
     callbacks: _Callbacks
     optimizer_states: list[_Optimizer] = []

@@ -54,6 +54,8 @@ def test_what_a_run_writes_passes() -> None:
         ),
         ({"callbacks": {**writer(), "RunRecord": {"history": [], "seconds": float("inf")}}}, "RunRecord.seconds"),
         ({"EventDataModule": {"position": 1}}, "EventDataModule.batches_trained"),
+        ({"current_model_state": {"weight": NAN}}, "1 of 1 weights hold NaN"),
+        ({"average": {}}, "average is not"),
         ({"config": {"reproduce": {"seed_everything": "x"}}}, "config.reproduce.seed_everything"),
         ({"hidden_state": [[(1, 2)]]}, "hidden_state.0.0.0"),
         ({"random_state": [{**_random_state(), "torch": torch.zeros(3)}]}, "random_state.0"),
