@@ -20,10 +20,9 @@ from tests.conftest import FRAME_HW, write_sequence
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
 from tests.modules.pictures.test_film import write_recording
 from tests.network import golden_weights
+from tests.runs import checkpoint_content
 
 SENSOR = f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"
-
-PROGRESS: dict[str, Any] = {"loops": {}, "epoch": 0, "global_step": 1, "callbacks": {}}  # as a run's checkpoint has it
 
 
 def film(*arguments: object) -> int:
@@ -74,7 +73,7 @@ def test_network_runs_along_a_recording(tmp_path: Path, own: bool) -> None:
     content: dict[str, Any] = {"state_dict": golden_weights()}
     if own:
         config = load_train_config([*small, "dataset.path=."]).model_dump(mode="json")
-        content |= {"config": config, **PROGRESS}
+        content = checkpoint_content(config=config, **content)
     torch.save(content, tmp_path / "last.ckpt")
     recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0), (3, 6, 0, 70_000)], sensor_hw=(64, 128))
     checkpoint = f"checkpoint={tmp_path / 'last.ckpt'}"
@@ -84,7 +83,7 @@ def test_network_runs_along_a_recording(tmp_path: Path, own: bool) -> None:
 def test_weights_of_another_project_need_a_config(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
     recording = write_recording(tmp_path / "a_td.h5", [(3, 5, 1, 0)])
-    with pytest.raises(UserError, match=r"add model=\.\.\. dataset="):
+    with pytest.raises(UserError, match=r"add model=NAME dataset=NAME"):
         film(recording, tmp_path / "a.gif", f"checkpoint={tmp_path / 'other.pth'}")
 
 
@@ -154,6 +153,6 @@ def test_a_checkpoint_by_itself_imports_no_code(sequence: Path, tmp_path: Path) 
     chosen = ["dataset=gen4", "model=maxvit_yolox/default", "dataset.path=."]
     overrides = [*chosen, "model.backbone.stage.cell=theirs:Cell"]
     config = load_train_config(overrides).model_dump(mode="json")
-    torch.save({"config": config, "state_dict": {}, **PROGRESS}, tmp_path / "last.ckpt")
+    torch.save(checkpoint_content(config=config, state_dict={}), tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"names code, model\.backbone\.stage\.cell=theirs:Cell.*--config-dir FOLDER"):
         film(sequence, tmp_path / "a.mp4", f"checkpoint={tmp_path / 'last.ckpt'}")
