@@ -77,7 +77,26 @@ def index(folder: Path) -> Target:
     return Target({path: _whole(path)}, lambda: _index_digest(dataset))
 
 
-KINDS: dict[str, Callable[[Path], Target]] = {"frames": frames, "compact": compact, "npz": npz, "index": index}
+def config(folder: Path) -> Target:
+    """A data set's YAML file."""
+    path = folder / "dataset" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text("defaults:\n  - gen1\n  - _self_\nname: mine\nresolution_hw: [48, 64]\nsequence_length: 7\n")
+
+    def read() -> bytes:
+        found = load_dataset_config([f"--config-dir={folder}", "dataset=mine"])
+        return b"" if found.name else b"no name"  # other values are other settings, and are the user's
+
+    return Target({path: _whole(path)}, read)
+
+
+KINDS: dict[str, Callable[[Path], Target]] = {
+    "frames": frames,
+    "compact": compact,
+    "npz": npz,
+    "index": index,
+    "config": config,
+}
 
 
 def _dataset(path: Path) -> DatasetConfig:
