@@ -23,7 +23,7 @@ from config.search_path import add_config_dir
 from models.detector import Detector
 from models.weights.portable import SUFFIX, write_portable
 from models.weights.pretrained import Wanted, load_into
-from modules.run.config_in_file import config_in_file
+from modules.run.config_in_file import STAND_IN, TOLD, config_in_file
 
 OF_THE_FILE = ("weights_key", "trust_checkpoint")
 
@@ -66,18 +66,16 @@ def _config(source: Path, config_dirs: Sequence[str], overrides: Sequence[str]) 
     if chosen or config_dirs:
         path = [] if any(text.startswith("dataset.path=") for text in chosen) else ["dataset.path=."]
         return load_validation_config([*config_dirs, *overrides, *path, f"checkpoint={source}"])
-    stated = load_validation_config(
-        ["dataset=gen1", "model=maxvit_yolox/default", "dataset.path=.", *about_file, f"checkpoint={source}"]
-    )
+    stated = load_validation_config([*STAND_IN, *about_file, f"checkpoint={source}"])
     config = config_in_file(source, stated.trust_checkpoint)
     return config.model_copy(update={key: getattr(stated, key) for key in OF_THE_FILE})
 
 
 def _public(config: Config) -> dict[str, object]:
-    """As JSON, without the folders of the machine that it was trained on."""
-    values = config.model_dump(mode="json", include=set(Config.model_fields), exclude=set(OF_THE_FILE))
-    values["dataset"]["path"], values["run_root"] = ".", "runs"
-    return {**values, "trust_checkpoint": False}
+    """What tells how to use the weights, as JSON, without the folders of the machine that they were trained on."""
+    values = config.model_dump(mode="json", include=set(TOLD))
+    values["dataset"]["path"] = "."
+    return values
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def write_portable(path: Path, weights: Mapping[str, Tensor], config: dict[str, 
 
     Args:
         weights: in our names.
-        config: as JSON, with the sections of `config.schema.Config`; its data set tells the classes.
+        config: as JSON, by section; its data set tells the classes.
     """
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in weights.items()}
     texts = {"config": json.dumps(config), "classes": json.dumps(list(config["dataset"]["classes"]))}
