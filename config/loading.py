@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,6 +34,7 @@ from config.trust import check_files, check_hydra, check_targets
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
 STAND_IN = "dataset=base"
+_REFUSALS = (HydraException, OmegaConfBaseException, UserError, yaml.YAMLError)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _telling(problems: Sequence[Problem]) -> Generator[None]:
         yield
     except ConfigError:
         raise
-    except (HydraException, OmegaConfBaseException, UserError, OSError, RecursionError, ValueError) as error:
+    except (*_REFUSALS, OSError, RecursionError, ValueError) as error:
         raise ConfigError([*problems, Problem("", f"the configuration cannot be composed: {error}")]) from error
 
 
