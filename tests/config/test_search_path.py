@@ -150,7 +150,12 @@ def test_a_mistake_in_a_users_file_is_reported_with_its_place(own: Path) -> None
 def test_a_sweep_records_the_folder_with_each_run(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data" / "train").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    typed = [*command("--config-dir", own.name), "dataset.path=data", "hardware.gpus=0", "training.max_steps=1,2"]
+    typed = [
+        *command("--config-dir", own.name),
+        f"dataset.path={tmp_path / 'data'}",
+        "hardware.gpus=0",
+        "training.max_steps=1,2",
+    ]
     commands = []
 
     def task(config: Any, argv: list[str]) -> int:
