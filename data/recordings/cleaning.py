@@ -43,7 +43,11 @@ class Cleaning:
 
     def events(self) -> Iterator[Events]:
         """Times are those of the file's own clock, in us."""
+        most_events = common.MOST_EVENTS_PER_BYTE * self._file.path.stat().st_size
         for raw in self._file.pieces(self._piece_events):
+            if self.num_events > most_events:
+                told = f"claims more than {most_events:,} events, which no file of its size holds"
+                raise UserError(f"{self._file.path} {told}: it is damaged. Get the recording anew")
             if len(events := self._clean(raw)):
                 yield events
         if len(events := self._clean(_NONE, is_last=True)):

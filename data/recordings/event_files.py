@@ -29,7 +29,7 @@ _READERS: dict[str, Callable[[Path, Reading], EventFile]] = {
 SUFFIXES = tuple(_READERS)
 # Files of these are often something else than recordings: they are taken for one where boxes stand beside them
 LOOSE_SUFFIXES = (".npz", ".txt", ".csv")
-_LARGEST_SENSOR = 2**13
+_LARGEST_SENSOR = 2**12
 _ANY_UNIT = {".h5", ".hdf5", ".npz", ".txt", ".csv"}
 
 

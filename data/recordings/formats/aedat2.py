@@ -18,7 +18,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
+from data.recordings.formats.common import MOST_HEADER_BYTES, EventFile, RawEvents, Reading, faults_of, file_outline
 
 _EVENT = np.dtype([("address", ">u4"), ("t", ">u4")])
 _SENSORS = {"346": (260, 346), "240": (180, 240), "208": (192, 208), "640": (480, 640), "128": (128, 128)}
@@ -51,6 +51,8 @@ def _read_header(path: Path) -> tuple[str, int]:
     with path.open("rb") as file:
         while (start := file.tell(), line := file.readline(2**16))[1].startswith(b"#"):
             header += line
+            if len(header) > MOST_HEADER_BYTES:
+                raise ValueError("its header does not end")
     return header.decode("latin-1"), start
 
 

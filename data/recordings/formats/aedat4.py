@@ -21,7 +21,7 @@ from data.recordings.formats import aedat4_process
 from data.recordings.formats.aedat4_process import EVENT
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
 
-_MOST_EVENTS = 2**28  # in a packet; DV writes some thousands
+_MOST_EVENTS = 2**24  # in a packet; DV writes some thousands
 
 
 def open_aedat4(path: Path, reading: Reading) -> EventFile:
@@ -88,7 +88,8 @@ def _read_packet(output: IO[bytes]) -> ndarray:
     """Empty at the end, also at that of a decoder that died."""
     head = output.read(8)
     count = int(np.frombuffer(head, "<i8")[0]) if len(head) == 8 else 0
-    assert count <= _MOST_EVENTS
+    if not 0 <= count <= _MOST_EVENTS:
+        raise ValueError(f"a packet claims {count:,} events")
     data = output.read(count * EVENT.itemsize)
     return np.frombuffer(data[: len(data) // EVENT.itemsize * EVENT.itemsize], EVENT)
 

@@ -8,6 +8,7 @@ usage: aedat4_process.py FILE           prints the streams of events as JSON: nu
 from __future__ import annotations
 
 import json
+import resource
 import sys
 
 import numpy as np
@@ -15,9 +16,13 @@ import numpy as np
 EVENT = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("on", "u1")])
 
 
+_MOST_MEMORY = 2**32  # bytes of addresses: a few packets, and libraries
+
+
 def main(path: str, *stream: str) -> None:
     import faery
 
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))  # a packet may claim any size
     if not stream:
         with faery.aedat.Decoder(path) as decoder:
             streams = {track.id: track.dimensions for track in decoder.tracks() if track.data_type == "events"}

@@ -15,6 +15,9 @@ from numpy import ndarray
 from config.errors import UserError
 
 PIECE_EVENTS = 2**20
+MOST_EVENTS_PER_BYTE = 256  # of a file: no compression of real events comes near, and a claim of more is none
+MOST_ROW_BYTES = 2**10  # of one event: a piece of them fits into memory
+MOST_HEADER_BYTES = 2**20
 TimeUnit = Literal["s", "ms", "us", "ns"]
 TICKS_PER_S: dict[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 NO_TIME = -(2**62)  # stands for a time that is no number: no clock follows it, so it is left out and counted

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
+from data.recordings.formats.common import MOST_HEADER_BYTES, EventFile, RawEvents, Reading, faults_of, file_outline
 
 _EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])  # 14 bits of x, 14 of y, then the polarity
 _EVENT_2D, _CD = 0x00, 0x0C  # types of the events of a DAT: contrast detection under its old and its new number
@@ -24,6 +24,8 @@ def open_dat(path: Path, reading: Reading) -> EventFile:
         while (start := file.tell(), line := file.readline(4096))[1].startswith(b"%"):
             key, _, value = line[1:].decode("latin-1").strip().partition(" ")
             header[key.lower()] = value.strip()
+            if file.tell() > MOST_HEADER_BYTES:
+                raise ValueError("its header does not end")
         file.seek(start)
         event_type, event_bytes = file.read(2).ljust(2, b"\0")
         first_byte = file.tell()

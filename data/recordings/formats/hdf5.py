@@ -6,6 +6,7 @@ A group with four data sets (`events/{x,y,p,t}`, `events/{xs,ys,ps,ts}`), a comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +35,20 @@ from data.recordings.formats.columns import (
     whole_columns,
     whole_ticks,
 )
-from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of, file_outline
+from data.recordings.formats.common import (
+    MOST_EVENTS_PER_BYTE,
+    MOST_ROW_BYTES,
+    EventFile,
+    RawEvents,
+    Reading,
+    faults_of,
+    file_outline,
+)
 
-_LARGEST_CHUNK = 2**32  # bytes; a read decompresses whole chunks
+_LARGEST_CHUNK = 2**30  # bytes; a read decompresses whole chunks
+# HDF5's own (deflate, shuffle, fletcher32, szip, nbit, scaleoffset), LZF, bzip2, and of hdf5plugin Blosc, LZ4,
+# bitshuffle, zstd and Blosc 2. A damaged number must not load another plug-in: some end the process over odd bytes
+_FILTERS = {1, 2, 3, 4, 5, 6, 307, 32000, 32001, 32004, 32008, 32015, 32026, ecf.FILTER}
 _COPY = "Copy it into this one (h5repack does)"
 _UNIT_ATTRIBUTES = ("unit", "units", "time_unit")
 
@@ -129,7 +141,7 @@ def _layout_of(name: str, node: h5py.Group | h5py.Dataset) -> Layout | None:
 
 
 def _is_column(shape: tuple[int, ...]) -> bool:
-    return len(shape) > 0 and bool(np.prod(shape) == max(shape))
+    return len(shape) > 0 and math.prod(shape) == max(shape)
 
 
 def _length(array: h5py.Dataset) -> int:
@@ -169,21 +181,38 @@ def _check_array(array: h5py.Dataset) -> None:
     if array.is_virtual or array.external:
         raise UserError(f"{path}: {name} stands in another file. {_COPY}")
     for number in filters_of(array):
-        if number != ecf.FILTER and not h5py.h5z.filter_avail(number):
+        if number not in _FILTERS or (number != ecf.FILTER and not h5py.h5z.filter_avail(number)):
             raise UserError(
-                f"{path}: {name} is compressed with HDF5 filter {number}, which is not installed here. Repack it"
+                f"{path}: {name} is compressed with HDF5 filter {number}, which is not read here. Repack it"
             )
     if array.size == 0:
         return
+    file_bytes = Path(path).stat().st_size
     if array.chunks is None:
         is_whole = array.id.get_storage_size() >= array.size * array.dtype.itemsize
     else:
-        if np.prod(array.chunks, dtype=object) * array.dtype.itemsize > _LARGEST_CHUNK:
+        if math.prod(array.chunks) * array.dtype.itemsize > _LARGEST_CHUNK:
             raise UserError(f"{path}: {name} has chunks of {array.chunks}, too large to read. Repack it (h5repack -l)")
-        grid = (-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
-        is_whole = array.id.get_num_chunks() >= np.prod(list(grid), dtype=object)
+        is_whole = _stores_each_chunk_once(array, file_bytes)
     if not is_whole:
         raise ValueError(f"{name} claims {array.size:,} values, of which not all are stored")
+    length = _length(array) if array.shape else 1
+    row_bytes = array.dtype.itemsize * (math.prod(array.shape) // length)
+    if row_bytes > MOST_ROW_BYTES or length > MOST_EVENTS_PER_BYTE * file_bytes:
+        raise ValueError(f"{name} claims {length:,} events of {row_bytes:,} bytes in {file_bytes:,} bytes")
+
+
+def _stores_each_chunk_once(array: h5py.Dataset, file_bytes: int) -> bool:
+    shape, chunks = array.shape, array.chunks or array.shape
+    if array.id.get_num_chunks() != math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)):
+        return False
+    found: list[tuple[int, ...]] = []
+    array.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset or 0, chunk.size, *chunk.chunk_offset)))
+    begin, num_bytes, *starts = np.array(sorted(found), dtype=object).T
+    end = begin + num_bytes
+    on_grid = (((at % chunk == 0) & (at < size)).all() for at, size, chunk in zip(starts, shape, chunks, strict=True))
+    are_apart = begin[0] > 0 and end[-1] <= file_bytes and (end[:-1] <= begin[1:]).all()
+    return bool(are_apart and all(on_grid) and len(set(zip(*starts, strict=True))) == len(found))
 
 
 def _offset(file: h5py.File, layout: Layout) -> float:
@@ -196,6 +225,8 @@ def _scalar(place: h5py.Group | h5py.AttributeManager, key: str) -> float:
     if isinstance(place, h5py.Group):
         _require_inside(place, key)
         _check_array(place[key])
+        if place[key].size != 1:
+            raise ValueError(f"{key} is {place[key].shape}, not one number")
     return np.asarray(place[key][()]).item()
 
 

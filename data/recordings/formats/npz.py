@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +29,17 @@ from data.recordings.formats.columns import (
     time_unit,
     whole_columns,
 )
-from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
+from data.recordings.formats.common import (
+    MOST_EVENTS_PER_BYTE,
+    MOST_ROW_BYTES,
+    EventFile,
+    RawEvents,
+    Reading,
+    faults_of,
+)
+
+_MOST_HEADER_BYTES = 10_000  # numpy's own limit, which it looks at after reading
+_MOST_ARRAYS = 1000
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class _Array:
 
     @property
     def num_rows(self) -> int:
-        return self.shape[0] if self.has_columns else int(np.prod(self.shape))
+        return self.shape[0] if self.has_columns else math.prod(self.shape)
 
     def open(self, archive: zipfile.ZipFile, stack: ExitStack) -> Callable[[int], ndarray]:
         """A function that gives the next so many rows."""
@@ -77,14 +89,19 @@ class _Array:
 
 def open_npz(path: Path, reading: Reading) -> EventFile:
     with zipfile.ZipFile(path) as archive:
-        arrays = dict(
-            _read_header(path, archive, info) for info in archive.infolist() if info.filename.endswith(".npy")
-        )
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        if len(members) > _MOST_ARRAYS:
+            raise ValueError(f"it holds {len(members):,} arrays")
+        arrays = dict(_read_header(path, archive, info) for info in members)
         layout = _find_layout(path, archive, arrays)
         sensor_hw = _sensor_hw(archive, arrays)
     sizes = {str(part): arrays[part.array].num_rows for part in layout.parts.values()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"{path}: x, y, p and t differ in length ({sizes}). Get the recording anew")
+    num_events, most_events = min(sizes.values()), MOST_EVENTS_PER_BYTE * path.stat().st_size
+    widest = max(arrays[name].dtype.itemsize for name in layout.arrays)
+    if num_events > most_events or widest > MOST_ROW_BYTES:
+        raise ValueError(f"it claims {num_events:,} events of {widest:,} bytes in {path.stat().st_size:,} bytes")
     dtypes = {key: _dtype(arrays, part) for key, part in layout.parts.items()}
     check_types(path, layout, dtypes)
     unit, notes = time_unit(path, layout, None, reading)
@@ -105,17 +122,19 @@ def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     name = info.filename.removesuffix(".npy")
     if dtype.hasobject:
         raise UserError(f"{path}: {name} holds Python objects, which are not read. Save it with a numeric type")
-    claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if claimed != info.file_size - header_bytes:
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != info.file_size - header_bytes or min(shape, default=0) < 0:
         raise ValueError(f"{name} claims {claimed:,} bytes and has {info.file_size - header_bytes:,}")
     return name, _Array(info.filename, dtype, shape, is_fortran, header_bytes)
 
 
 def _array_header(stream: IO[bytes] | zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
+    length = stream.read(2 if version == (1, 0) else 4)
+    text = stream.read(min(int.from_bytes(length, "little"), _MOST_HEADER_BYTES))
     if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+        return np.lib.format.read_array_header_1_0(BytesIO(length + text))
+    return np.lib.format.read_array_header_2_0(BytesIO(length + text))
 
 
 def _find_layout(path: Path, archive: zipfile.ZipFile, arrays: dict[str, _Array]) -> Layout:

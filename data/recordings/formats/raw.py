@@ -11,7 +11,7 @@ from jaxtyping import UInt
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
+from data.recordings.formats.common import MOST_HEADER_BYTES, EventFile, RawEvents, Reading, faults_of
 from data.recordings.formats.evt import Encoding, decode, drop_damaged_times
 
 _ENCODINGS = {
@@ -56,6 +56,8 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
                 break
             key, _, value = line[1:].decode("latin-1").strip().partition(" ")
             header[key.lower()] = value.strip()
+            if file.tell() > MOST_HEADER_BYTES:
+                raise ValueError("its header does not end")
     for option in header.get("format", "").split(";")[1:]:
         key, _, value = option.partition("=")
         header.setdefault(key.strip().lower(), value.strip())

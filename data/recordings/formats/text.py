@@ -35,6 +35,7 @@ from data.recordings.formats.text_numbers import Numbers, parse
 
 _BYTES_PER_EVENT = 24  # of a usual line: so many are read for a piece
 _HEAD_BYTES = 2**20
+_LONGEST_LINE = 2**20
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _SEPARATORS = re.compile(rb"[\s,;]+")
 
@@ -136,6 +137,8 @@ def _pieces(path: Path, found: _Format, size: int) -> Iterator[RawEvents]:
         while block := file.read(size * _BYTES_PER_EVENT):
             data, newline, after = (rest + block).rpartition(b"\n")
             rest = after
+            if len(rest) > _LONGEST_LINE:
+                raise ValueError("it has a line without an end")
             if newline:
                 yield _raw_events(path, found, parse(path, data + newline, found.num_columns, line))
                 line += data.count(b"\n") + 1
