@@ -21,13 +21,15 @@ _LEAP_US = 1_000  # a time that is ahead of the events behind it by no more is t
 _STEP_BACK_US = 1_000_000  # further back than this is no jitter
 _UNCONFIRMED_US = 600_000_000  # the longest silence before a recording's last event that is believed
 _HOUR_US = 3_600_000_000  # no recording is silent for an hour behind its first event
+_DAY_US = 86_400_000_000  # and none for a day anywhere
+_LIMITS_US = (_LEAP_US, _STEP_BACK_US, _UNCONFIRMED_US, _HOUR_US, _DAY_US)
 _COUNTERS = ((1 << 24, 1_000_000), (1 << 31, 60_000_000), (1 << 32, 60_000_000))  # period, longest silence, in ticks
 _UNKNOWN = -(2**63)
 _FAR = 2**61  # garbage times are cut off here, so that differences fit into 64 bits
 
 
 class SetBackError(ValueError):
-    """The clock goes back for good: two recordings in one."""
+    """The clock goes back, or ahead by more than a day, for good: two recordings in one."""
 
 
 @dataclass
@@ -47,10 +49,10 @@ class Clock:
     def accept(self, t: Int64[ndarray, " n"], count: int) -> Int64[ndarray, " d"]:
         """Judge the first `count` of `t`, which become us on a clock that only goes forward; the others are only asked.
 
-        Returns the places of those that are to be left out. Raises SetBackError where the clock goes back for good.
+        Returns the places of those that are to be left out. Raises SetBackError where the clock is set for good.
         """
         dropped = np.empty(count, np.int64)
-        limits = [max(us * self.ticks_per_s // 10**6, 1) for us in (_LEAP_US, _STEP_BACK_US, _UNCONFIRMED_US, _HOUR_US)]
+        limits = [max(us * self.ticks_per_s // 10**6, 1) for us in _LIMITS_US]
         done = num_dropped = 0
         while done < count:
             done, num_dropped, self.last, backwards = _accept(
@@ -71,12 +73,17 @@ class Clock:
         return self.last * 10**6 // self.ticks_per_s
 
     def _start_again(self, t: int) -> None:
-        """At a time far back that the following ones confirm: a counter that ran over, or a clock that was set back."""
+        """At a time far away that the following ones confirm: a counter that ran over, or a clock that was set."""
+        before, after = self.last / self.ticks_per_s, (t + self.turns) / self.ticks_per_s
+        if after > before:
+            raise SetBackError(
+                f"the clock of its events leaps from {before:,.6f} s to {after:,.6f} s and stays there: its times are "
+                "damaged, or these are two recordings in one. Cut it there"
+            )
         for period, silence in _COUNTERS:
             if 0 <= t + self.turns + period - self.last <= silence:
                 self.turns += period
                 return
-        before, after = self.last / self.ticks_per_s, (t + self.turns) / self.ticks_per_s
         raise SetBackError(
             f"the clock of its events goes back from {before:,.6f} s to {after:,.6f} s and stays there, which is no "
             "counter that ran over: these are two recordings in one. Cut it there"
@@ -86,9 +93,9 @@ class Clock:
 @compiled
 def _accept(
     t: ndarray, count: int, begin: int, num_dropped: int, dropped: ndarray,
-    last: int, turns: int, period: int, leap: int, back: int, silence: int, hour: int, witnesses: int,
+    last: int, turns: int, period: int, leap: int, back: int, silence: int, hour: int, day: int, witnesses: int,
 ) -> tuple[int, int, int, int]:  # fmt: skip
-    """From `begin` on; stops early, at that event, where a step back is confirmed."""
+    """From `begin` on; stops early, at that event, where a step back, or one of more than a day, is confirmed."""
     backwards = 0
     low = -(period >> 1)  # a known counter's step is the shorter way round
     for i in range(begin, count):
@@ -129,7 +136,7 @@ def _accept(
                 if first:
                     last = _UNKNOWN
                 continue
-            if step < -back:
+            if step < -back or step > day:
                 return i, num_dropped, last, backwards
         backwards += step < 0
         last += max(step, 0)

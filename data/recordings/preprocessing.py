@@ -7,22 +7,23 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
+from pydantic import TypeAdapter
 
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.arrays import read_npy
 from data.checks.sequence import check_sequence
 from data.hdf5_file import Hdf5Writer
+from data.hdf5_trust import HDF5_ERRORS
 from data.layout import RULE_KEY, SETTINGS_KEY, SequenceLayout
-from data.recordings.boxes import OUTSIDE_SENSOR, clean_boxes
+from data.recordings.boxes import OUTSIDE_SENSOR, BoxFilter, clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading
@@ -36,6 +37,7 @@ _YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
 _MANY_LOST = 0.05  # of a recording's label times
 PARTIAL_FOLDER = ".partial"  # in the output folder
 LABEL_RULE = "from the labelled frame before"  # older sets have none: there all were measured from the first one
+_DAY_US, _FAR = 86_400_000_000, "a day or more after the last event"
 _TOO_EARLY = "before {} ms (dataset.preprocessing.first_label_ms)"
 
 
@@ -51,8 +53,8 @@ class RecordingFiles:
 class Report:
     """What became of one recording; counts of everything that was dropped or mended, by reason."""
 
-    split: str
-    name: str
+    split: str = ""
+    name: str = ""
     num_frames: int = 0
     num_labelled: int = 0
     boxes_per_class: dict[str, int] = field(default_factory=dict)
@@ -64,6 +66,9 @@ class Report:
     moved_boxes: int = 0  # to the time of their frame (`join_stamps`)
     num_events_in_frames: int = 0
     notes: list[str] = field(default_factory=list)  # what was taken for true of units and clocks
+
+
+_TOLD = TypeAdapter(Report)  # as a frames file's attribute has it
 
 
 def workplace_of(out: Path, files: RecordingFiles, *, wait: bool = False) -> AbstractContextManager[Path]:
@@ -202,10 +207,15 @@ def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: Dat
     try:
         with h5py.File(target.frames, "r", locking=False) as file:
             attributes = {key: file.attrs[key] for key in (SETTINGS_KEY, RULE_KEY, "report") if key in file.attrs}
-    except OSError as error:
+    except HDF5_ERRORS as error:
         raise UserError(f"{target.frames} is damaged ({error}). Delete {target.folder} and start again") from error
     settings = json.loads(_settings(dataset))
-    stored = json.loads(attributes.get(SETTINGS_KEY, json.dumps(settings)))
+    try:
+        stored = json.loads(attributes.get(SETTINGS_KEY, json.dumps(settings)))
+        report = _TOLD.validate_json(attributes.get("report", "{}"), strict=True)
+    except (ValueError, TypeError, RecursionError) as error:
+        told = f"{target.frames} tells damaged settings or a damaged report of how it was made"
+        raise UserError(f"{told}. Delete {target.folder} and run this again") from error
     is_older = SETTINGS_KEY in attributes and RULE_KEY not in attributes
     if is_older:
         del settings["preprocessing"]["label_interval_follows_rate"]
@@ -214,9 +224,7 @@ def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: Dat
     if is_older and not _has_todays_labels(target, files, dataset):
         raise UserError(f"{target.folder} has labelled frames by an older rule, not RVT's. {remedy}")
     _refuse_faults(target, dataset)
-    report: dict[str, Any] = json.loads(attributes.get("report", "{}"))
-    report |= {"split": files.split, "name": files.name, "was_present": True}
-    return Report(**report)
+    return replace(report, split=files.split, name=files.name, was_present=True)
 
 
 def _has_todays_labels(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> bool:
@@ -238,10 +246,13 @@ def _usable_boxes(
     report.moved_boxes = join_stamps(clock.boxes, dataset.preprocessing.label_jitter_ms * 1000)
     class_ids = {raw: dataset.classes.index(name) for raw, name in dataset.preprocessing.class_ids.items()}
     is_train = files.split == "train"
+    known = BoxFilter(clock.boxes)
+    if recording.last_t_us is not None:  # frames would be laid up to the last of them
+        known.keep(known.boxes["t"] < recording.last_t_us - recording.clock_start_us - clock.start_us + _DAY_US, _FAR)
     boxes, dropped = clean_boxes(
-        clock.boxes, dataset.resolution_hw, dataset.preprocessing, class_ids, is_train=is_train
+        known.boxes, dataset.resolution_hw, dataset.preprocessing, class_ids, is_train=is_train
     )
-    report.dropped_boxes = dict(dropped)
+    report.dropped_boxes = dict(known.dropped + dropped)
     if dropped[OUTSIDE_SENSOR] > report.num_boxes_read / 2:
         raise UserError(
             f"{files.boxes} has {dropped[OUTSIDE_SENSOR]:,} of {report.num_boxes_read:,} boxes outside a sensor of "

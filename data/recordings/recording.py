@@ -102,11 +102,12 @@ class Recording:
             self.end_us = int(events.t_us[-1])
             yield events
 
-    def windows(self, bounds_us: Iterable[tuple[int, int]]) -> Iterator[Events]:
+    def windows(self, bounds_us: Iterable[tuple[int, int]], longest_silence_us: int | None = None) -> Iterator[Events]:
         """The events of every window, both end points included; neither starts nor ends may go back in time.
 
         Windows without events are empty. Iteration ends early at a window that begins more than a second after the
-        recording's last event: nothing was recorded there.
+        recording's last event: nothing was recorded there. Raises UserError at the first of the empty windows that
+        would last for longer than `longest_silence_us`.
         """
         pieces = self.pieces()
         held, complete = Events.empty(), False
@@ -118,4 +119,9 @@ class Recording:
                 held = held if complete else held.then(piece.after(start_us))
             if complete and self.end_us + TAIL_US < start_us:
                 return
+            if longest_silence_us is not None and len(held) and held.t_us[0] - end_us > longest_silence_us:
+                raise UserError(
+                    f"{self.path} has no events from {end_us / 1e6:,.3f} s to {int(held.t_us[0]) / 1e6:,.3f} s after "
+                    "its start of times. Take the part before, or cut it there"
+                )
             yield held[: np.searchsorted(held.t_us, end_us, side="right")]

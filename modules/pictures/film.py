@@ -30,6 +30,7 @@ from modules.pictures.frames import PictureBoxes
 Frame = UInt8[ndarray, "c h w"]
 BoxesAt = Callable[[int, Frame], PictureBoxes | None]  # boxes to draw over the frame of a time in us
 QUICK_LOOK = RepresentationConfig(window_ms=50, bins=10, count_cutoff=10)  # of a recording without a data set
+LONGEST_SILENCE_US = 3_600_000_000  # that a film shows, picture by picture
 
 
 class TimedBoxes:
@@ -88,7 +89,7 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
     first_us = recording.first_t_us - recording.clock_start_us - origin_us
     starts = range(first_us // window_us * window_us, 2**62, window_us)
     bounds = ((t + origin_us, t + origin_us + window_us) for t in starts)
-    for start_us, events in zip(starts, recording.windows(bounds), strict=False):
+    for start_us, events in zip(starts, recording.windows(bounds, LONGEST_SILENCE_US), strict=False):
         if len(events) == 0 and recording.end_us < start_us + origin_us:
             return  # windows may go on a little after the last event
         frame = np.zeros((2 * settings.bins, *frame_hw), np.uint8)
