@@ -1,4 +1,4 @@
-"""Work in processes of its own, a progress bar, and faults that stop nothing: for scripts over many sequences."""
+"""Work in processes of its own, a progress bar, and faults that stop nothing: for scripts that read files of others."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Function = Callable[[Item, Callable[[], None]], Result]
 _SECONDS_BETWEEN_LINES = 30
+_SECONDS_TO_END = 10
 
 
 class WorkerDiedError(UserError):
@@ -67,6 +68,39 @@ def run_parallel(
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         staff.dismiss()
+
+
+def run_apart(function: Callable[[Item], Result], item: Item, name: object) -> Result:
+    """`function(item)` in a forked process, whose death, under `name`, is a UserError like all that it raises."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, function, item))
+    process.start()
+    theirs.close()
+    try:
+        outcome = ours.recv()
+    except EOFError:
+        process.join()
+        outcome = UserError(f"{name}: {_end_of(process.exitcode)}")
+    except KeyboardInterrupt:
+        process.join(_SECONDS_TO_END)  # it hears of Ctrl-C as well
+        process.kill()
+        raise
+    process.join()
+    if isinstance(outcome, _Unforeseen):
+        raise UserError(f"{name}: {outcome}")
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome
+
+
+def _answer(connection: Connection, function: Callable[[Item], Result], item: Item) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        outcome = _outcome(lambda each, _: function(each), item, lambda: None)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    connection.send(outcome)
 
 
 def run_beside_others(
@@ -133,7 +167,8 @@ class _Unforeseen(str):
     """An exception that no code foresaw, in words."""
 
 
-def _end_of(exit_code: int) -> str:
+def _end_of(exit_code: int | None) -> str:
+    assert exit_code is not None, "it has been joined"
     if exit_code == -signal.SIGKILL:
         return "its process was killed from outside, most likely for want of memory: give fewer workers"
     if exit_code == -signal.SIGTERM:

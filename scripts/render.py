@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from models.weights.pretrained import Wanted, load_into
 from modules.pictures import film
 from modules.pictures.frames import draw_frame, draw_legend
 from modules.run.config_in_file import config_in_file
+from scripts.parallel import run_apart
 
 FILM_WIDTH_PX, GIF_WIDTH_PX = 1280, 640
 
@@ -214,14 +214,7 @@ def main() -> None:
         sys.exit(0 if sys.argv[1:] else 2)
     with errors_without_traceback():
         arguments = parse(sys.argv[1:])
-        try:
-            count = render(arguments)
-        except UserError:
-            raise
-        except Exception as error:  # an odd file is no reason for a traceback
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(place.filename).name}, line {place.lineno}"
-            raise UserError(f"{arguments.source}: {type(error).__name__}: {error} ({where})") from error
+        count = run_apart(render, arguments, arguments.source)  # an odd file may end the process that reads it
         print(f"{arguments.out}: {count} frames")
 
 

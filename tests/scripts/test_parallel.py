@@ -13,7 +13,7 @@ from rich.console import Console
 
 from config.errors import UserError
 from data.workplace import BusyError
-from scripts.parallel import run_beside_others, run_parallel, split_workers
+from scripts.parallel import run_apart, run_beside_others, run_parallel, split_workers
 
 WAITING_PROGRAM = """
 import os, time
@@ -75,6 +75,20 @@ def test_any_exception_is_its_items(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(results[1], UserError)
     assert str(results[1]).startswith("0: ZeroDivisionError: division by zero (test_parallel.py, line ")
     assert "Traceback" not in capsys.readouterr().err
+
+
+def die(number: int) -> int:
+    return die_of(number, lambda: None)
+
+
+def test_a_process_apart_gives_its_result_or_dies_alone() -> None:
+    assert run_apart(die, 0, "a.raw") == 0
+    with pytest.raises(UserError, match=r"^a\.raw: its process crashed by SIGSEGV, in a library that reads"):
+        run_apart(die, int(signal.SIGSEGV), "a.raw")
+    with pytest.raises(UserError, match=r"^a\.raw: ZeroDivisionError: .* by zero \(test_parallel\.py, line "):
+        run_apart(lambda number: 1 // number, 0, "a.raw")
+    with pytest.raises(UserError, match=r"^a\.raw: its process crashed with exit code 0"):
+        run_apart(os._exit, 0, "a.raw")
 
 
 def busy_at_first(number: int, on_frame: Callable[[], None], *, wait: bool = False) -> int:
