@@ -8,6 +8,7 @@ Hydra's own commands keep working: --cfg job, --info, --multirun, --shell-comple
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import itertools
 import os
@@ -15,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -37,6 +38,10 @@ Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
 EXIT_CODE = 2
 INFO = ("--info", "-i")
 SPIN_COUNT = "2000"
+_REFUSED_BY_THE_MACHINE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOTDIR),
+)
 
 EXAMPLES = {
     "train": "python train.py model=maxvit_yolox/plain_lstm dataset=gen4 dataset.path=FOLDER "
@@ -109,14 +114,22 @@ def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def errors_without_traceback() -> Generator[None]:
-    """Every program's work goes in here: a UserError's message is printed, and the exit code is 2."""
+    """Every program's work goes in here: a user's mistake and what the machine refuses are a line and exit code 2."""
     stand_in_for_home()
     try:
         yield
     except UserError as error:
-        with contextlib.suppress(OSError):  # the exit code tells it even where nobody reads
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        _end_with(str(error))
+    except OSError as error:
+        if error.errno not in _REFUSED_BY_THE_MACHINE:
+            raise  # a file that is not there is our bug, or its own reader's to tell
+        _end_with(": ".join(map(str, filter(None, (error.filename, error.strerror)))))
+
+
+def _end_with(message: str) -> NoReturn:
+    with contextlib.suppress(OSError):  # the exit code tells it even where nobody reads
+        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    sys.exit(EXIT_CODE)
 
 
 def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:

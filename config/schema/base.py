@@ -8,13 +8,17 @@ import unicodedata
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 RVT_UNIT_PX = 32  # RVT sizes its input and its attention windows in units of this, whatever the stem's stride
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Size2d = tuple[PositiveInt, PositiveInt]  # height, width
+# Beyond these a number is a slip: what it asks for would take all memory, or never end.
+Duration = Annotated[int, Field(gt=0, le=10**12)]  # in steps or epochs
+Size = Annotated[int, Field(gt=0, le=2**16)]  # channels, lanes, frames, pixels
+NumWorkers = Annotated[int, Field(ge=0, le=1024)]
+Size2d = tuple[Size, Size]  # height, width
 # The shell leaves the ~ of `dataset.path=~/x` to us. What is written down holds in every folder.
 UserPath = Annotated[Path, AfterValidator(Path.expanduser), PlainSerializer(os.path.abspath, when_used="json")]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from config.schema.base import FolderName, Line, Probability, Size2d, Strict, UserPath
+from config.schema.base import FolderName, Line, Probability, Size, Size2d, Strict, UserPath
 
 
 class FactorRange(Strict):
@@ -80,7 +80,7 @@ class RepresentationConfig(Strict):
     """Stacked histogram: 2 * bins channels of uint8, channel = polarity * bins + bin."""
 
     window_ms: PositiveInt
-    bins: PositiveInt
+    bins: Size
     count_cutoff: Annotated[int, Field(ge=1, le=255)]
 
 
@@ -115,7 +115,7 @@ class DatasetConfig(Strict):
     class_groups: dict[Line, tuple[Line, ...]]
     ev_repr_name: FolderName
     representation: RepresentationConfig
-    sequence_length: PositiveInt  # frames per chunk, the L of [L, B, C, H, W]
+    sequence_length: Size  # frames per chunk, the L of [L, B, C, H, W]
     resolution_hw: Size2d  # of the sensor
     downsample_by_factor_2: bool
     only_load_end_labels: bool

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from config.schema.base import ImportPath, Probability, Size2d, Strict
+from config.schema.base import ImportPath, Probability, Size, Size2d, Strict
 
 
 class CompileArgsConfig(Strict):
@@ -19,7 +19,7 @@ class CompileConfig(Strict):
 
 
 class StemConfig(Strict):
-    patch_size: PositiveInt  # stride of stage 1: 4, or 2 for maps of twice the height and width
+    patch_size: Size  # stride of stage 1: 4, or 2 for maps of twice the height and width
 
 
 class DownsampleConfig(Strict):
@@ -31,7 +31,7 @@ class AttentionConfig(Strict):
     """`partition_size` follows from the resolution (see `Config.partition_size`); null, or RVT's explicit pair."""
 
     partition_size: Size2d | None = None
-    dim_head: PositiveInt
+    dim_head: Size
     attention_bias: bool
     mlp_activation: Literal["gelu", "relu", "silu"]
     mlp_gated: bool
@@ -45,7 +45,7 @@ class AttentionConfig(Strict):
 class LstmConfig(Strict):
     dws_conv: bool
     dws_conv_only_hidden: bool
-    dws_conv_kernel_size: PositiveInt
+    dws_conv_kernel_size: Size
     drop_cell_update: Probability
 
 
@@ -56,7 +56,7 @@ class S5Config(Strict):
     `carry_state: false` forgets the state between chunks, as the published code does.
     """
 
-    state_dim: PositiveInt | None
+    state_dim: Size | None
     bandlimit: PositiveFloat | None
     discretization: Literal["bilinear", "zoh"]
     step_scale: PositiveFloat
@@ -80,11 +80,11 @@ class StageConfig(Strict):
 class BackboneConfig(Strict):
     name: Literal["MaxViTRNN"]
     compile: CompileConfig
-    input_channels: PositiveInt
-    partition_split_32: PositiveInt
-    embed_dim: PositiveInt
-    dim_multiplier: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
-    num_blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    input_channels: Size
+    partition_split_32: Size
+    embed_dim: Size
+    dim_multiplier: tuple[Size, Size, Size, Size]
+    num_blocks: tuple[Size, Size, Size, Size]
     in_res_hw: Size2d | None = None  # follows from the data set; RVT's key, checked when given
     stem: StemConfig
     stage: StageConfig
@@ -103,7 +103,7 @@ class FpnConfig(Strict):
     name: Literal["PAFPN"]
     compile: CompileConfig
     depth: PositiveFloat
-    in_stages: tuple[PositiveInt, ...]  # [2, 3, 4], or all four for smaller objects
+    in_stages: tuple[Size, ...]  # [2, 3, 4], or all four for smaller objects
     depthwise: bool
     act: Literal["silu", "relu", "lrelu"]
 
@@ -113,7 +113,7 @@ class HeadConfig(Strict):
 
     name: Literal["YoloX"]
     compile: CompileConfig
-    num_classes: PositiveInt | None = None
+    num_classes: Size | None = None
     depthwise: bool
     act: Literal["silu", "relu", "lrelu"]
 

@@ -19,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from config.schema.base import RVT_UNIT_PX, FolderName, Line, Probability, Strict, UserPath
+from config.schema.base import RVT_UNIT_PX, Duration, FolderName, Line, NumWorkers, Probability, Size, Strict, UserPath
 from config.schema.dataset import DatasetConfig
 from config.schema.model import ModelConfig
 
@@ -39,7 +39,7 @@ class LrSchedulerConfig(Strict):
     """OneCycle; `final_div_factor` has RVT's meaning: final rate = learning_rate / final_div_factor."""
 
     use: bool
-    total_steps: PositiveInt
+    total_steps: Duration
     pct_start: Annotated[float, Field(gt=0, lt=1)]
     div_factor: Annotated[float, Field(ge=1)]
     final_div_factor: Annotated[float, Field(ge=1)]
@@ -60,12 +60,12 @@ def _listed(value: object) -> object:
 
 class TrainingConfig(Strict):
     precision: Precision | None
-    max_epochs: PositiveInt
-    max_steps: PositiveInt
+    max_epochs: Duration
+    max_steps: Duration
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     gradient_clip_val: NonNegativeFloat
-    accumulate_grad_batches: PositiveInt  # batches whose mean gradient one step takes
+    accumulate_grad_batches: Size  # batches whose mean gradient one step takes
     limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
     lr_scheduler: LrSchedulerConfig
     freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # parts of the network, see config.freezing
@@ -79,8 +79,8 @@ class TrainingConfig(Strict):
 
 class ValidationLoopConfig(Strict):
     limit_val_batches: Annotated[float, Field(ge=0, le=1)] | NonNegativeInt
-    val_check_interval: PositiveInt | None  # steps
-    check_val_every_n_epoch: PositiveInt | None
+    val_check_interval: Duration | None  # steps
+    check_val_every_n_epoch: Duration | None
 
 
 class EvaluationConfig(Strict):
@@ -89,13 +89,13 @@ class EvaluationConfig(Strict):
 
 
 class BatchSizeConfig(Strict):
-    train: PositiveInt
-    eval: PositiveInt
+    train: Size
+    eval: Size
 
 
 class NumWorkersConfig(Strict):
-    train: NonNegativeInt
-    eval: NonNegativeInt
+    train: NumWorkers
+    eval: NumWorkers
 
 
 class HardwareConfig(Strict):
@@ -107,11 +107,11 @@ class HardwareConfig(Strict):
 
 class HighDimConfig(Strict):
     enable: bool
-    n_samples: PositiveInt
+    n_samples: Size
 
 
 class TrainLoggingConfig(Strict):
-    log_every_n_steps: PositiveInt
+    log_every_n_steps: Duration
 
 
 class ValidationLoggingConfig(Strict):
@@ -129,7 +129,7 @@ class WandbConfig(Strict):
 
 
 class CheckpointConfig(Strict):
-    every_n_steps: PositiveInt | None
+    every_n_steps: Duration | None
     every_n_minutes: PositiveFloat | None
     keep_best: NonNegativeInt
     max_failures: PositiveInt  # failed saves in a row before the run ends with an error

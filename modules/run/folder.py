@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import re
 import secrets
@@ -77,7 +78,7 @@ class RunFolder:
                     f"weights={wanted} starts a new run from it"
                 )
             return cls._existing(run.path), path
-        for candidate in (path, project_folder / wanted, *project_folder.parent.glob(f"*/{wanted}")):
+        for candidate in (path, project_folder / wanted, *project_folder.parent.glob(f"*/{glob.escape(wanted)}")):
             if (candidate / "checkpoints").is_dir():
                 return cls._existing(candidate.resolve()), None
         known = ", ".join(sorted(run.name for run in project_folder.glob("*") if run.is_dir())) or "none"
