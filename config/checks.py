@@ -171,6 +171,18 @@ def check_lanes(config: Config) -> Iterator[Problem]:
         )
 
 
+def check_smallest_map(config: Config) -> Iterator[Problem]:
+    """Batch normalisation in training takes more than one value per channel."""
+    stride = config.model.backbone.stem.patch_size * 8  # of the last stage
+    is_one_cell = max(config.input_hw) <= stride
+    if isinstance(config, TrainConfig) and is_one_cell and config.batch_size.train == 1:
+        yield Problem(
+            "batch_size.train",
+            f"is 1, and of {config.dataset.frame_hw[0]} x {config.dataset.frame_hw[1]} pixels the last stage's map is "
+            "one cell: batch normalisation has one value to take a mean of. Take more lanes, or a larger resolution",
+        )
+
+
 def check_start(config: TrainConfig) -> Iterator[Problem]:
     if config.resume is not None and config.weights is not None:
         yield Problem(
@@ -232,6 +244,7 @@ CHECKS: tuple[SectionCheck, ...] = (
     (("training",), check_schedule),
     (("training", "validation"), check_early_stopping),
     (("dataset", "batch_size"), check_lanes),
+    (("dataset", "model", "batch_size"), check_smallest_map),
     (("resume", "weights"), check_start),
     (("weights", "weights_classes", "weights_partial", "weights_key"), check_weights),
     (("training", "resume", "weights"), check_freeze),

@@ -117,6 +117,8 @@ def errors_without_traceback() -> Generator[None]:
     """Every program's work goes in here: a user's mistake and what the machine refuses are a line and exit code 2."""
     stand_in_for_home()
     try:
+        if not __debug__:
+            raise UserError("python -O and PYTHONOPTIMIZE leave out checks that Hydra and this project need")
         yield
     except UserError as error:
         _end_with(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import shutil
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from config.errors import UserError
-from config.schema import Config
+from config.schema import Config, TrainConfig
 from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index
@@ -26,6 +27,8 @@ from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
 
 Split = Literal["train", "val", "test"]
 _PREFETCH = 2  # batches that each worker reads ahead
+_FILES_PER_WORKER = 24  # tensors of the batches read ahead, pipes
+_OTHER_FILES = 32  # logs, checkpoints, frames
 _SHARED_MEMORY = Path("/dev/shm")
 _SPLITS: dict[TrainerFn | None, tuple[Split, ...]] = {
     TrainerFn.FITTING: ("train", "val"),
@@ -44,6 +47,8 @@ class EventDataModule(LightningDataModule):
     def __init__(self, config: Config, watch: LoaderWatch | None = None) -> None:
         """`watch` is told when the main thread waits for a loader."""
         super().__init__()
+        workers = config.hardware.num_workers
+        _allow_open_files(workers.eval + (workers.train if isinstance(config, TrainConfig) else 0))
         self._watch = watch or LoaderWatch()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer sequences than ranks
         self._config = config
@@ -178,6 +183,20 @@ def _report_boxes_left_out(index: SplitIndex) -> None:
 
 def _identity(plan: TrainingPlan) -> dict[str, Any]:
     return {"steps_per_epoch": plan.steps_per_epoch, "signature": plan.signature}
+
+
+def _allow_open_files(num_workers: int) -> None:
+    """Each tensor that workers have read ahead is an open file here. What may be allowed is; else it is told now."""
+    needed = len(list(Path("/proc/self/fd").iterdir())) + _OTHER_FILES + num_workers * _FILES_PER_WORKER
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or needed <= soft:
+        return
+    if needed > hard:
+        raise UserError(
+            f"{num_workers} loader workers may need {needed} open files, but the shell allows {hard} (ulimit -Hn). "
+            "Allow more, or take fewer of hardware.num_workers.train and .eval: 0 needs none"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _check_shared_memory(num_bytes: int, split: Split) -> None:

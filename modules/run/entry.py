@@ -162,11 +162,21 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _refusals_as_user_errors() -> Generator[None]:
-    """Lightning refuses some settings only when it sees the loader: a fraction of its batches that makes none."""
+    """Lightning refuses some settings only when it sees the loader: a fraction of its batches that makes none.
+
+    PyTorch refuses a batch with one labelled frame whose smallest map is one cell.
+    """
     try:
         yield
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise UserError(
+            "batch normalisation has one value to take a mean of: a batch had one labelled frame, and its smallest map "
+            "is one cell. Take a larger batch_size.train, or a larger resolution"
+        ) from error
 
 
 def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:

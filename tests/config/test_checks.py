@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
             "streams only zoom out",
         ),
         (["batch_size.train=1"], "batch_size.train", "one lane of each kind"),
+        (
+            [
+                *("batch_size.train=1", "dataset.train.sampling=stream"),
+                *("dataset.resolution_hw=[60,60]", "model.backbone.partition_split_32=1"),
+            ],
+            "batch_size.train",
+            "the last stage's map is one cell",
+        ),
         (["training.lr_scheduler.total_steps=10"], "training.lr_scheduler.total_steps", "would end before"),
         (["resume=latest", "weights=a.ckpt"], "weights", "contradicts resume"),
         (["weights_classes=new"], "weights_classes", "no file is given"),
@@ -110,3 +119,20 @@ def test_a_folder_without_splits_is_no_data_set(tmp_path: Path) -> None:
 def test_resume_by_run_id_is_no_path() -> None:
     said = said_about([*ETRAM, "resume=kkm8zcsi"], on_this_machine=True)
     assert list(said) == ["dataset.path"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.max_steps", "1e30"),
+        ("training.max_steps", 10**30),
+        ("hardware.num_workers.train", 10**6),
+        ("model.backbone.embed_dim", 10**9),
+        ("batch_size.eval", 10**9),
+        ("dataset.sequence_length", 10**9),
+        ("training.learning_rate", "nan"),
+    ],
+)
+def test_numbers_beyond_reason_are_refused(key: str, value: object) -> None:
+    said = said_about([*ETRAM, f"{key}={value}"])
+    assert re.search("less than or equal|whole number$|finite", said[key])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from config.command_line import hydra_command
+from config.command_line import errors_without_traceback, hydra_command
 from config.errors import UserError
 from config.search_path import CONFIG_FOLDER
 
@@ -117,17 +118,41 @@ def test_retired_keys_are_warned_about_once(
     assert capsys.readouterr().err.count("logging.ckpt_every_n_epochs is RVT's") == 1
 
 
-def test_a_users_mistake_inside_of_a_run_has_no_traceback(
-    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (UserError("a/labels.npz is damaged. Preprocess the recording again"), "a/labels.npz is damaged. Preprocess"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "a: File name too long"),
+        (OSError(errno.ENOSPC, "No space left on device"), "train.py: No space left on device"),
+    ],
+)
+def test_a_mistake_inside_of_a_run_has_no_traceback(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    mistake: Exception,
+    message: str,
 ) -> None:
     def task(config: Any, argv: list[str]) -> int:
-        raise UserError("a/labels.npz is damaged. Preprocess the recording again")
+        raise mistake
 
     monkeypatch.setattr(sys, "argv", ["train.py", *etram(data)])
     with pytest.raises(SystemExit) as caught:
         hydra_command("train", task)()
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "train.py: a/labels.npz is damaged. Preprocess the recording again\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_file_that_our_code_does_not_find_is_a_bug() -> None:
+    with pytest.raises(FileNotFoundError), errors_without_traceback():
+        Path("nowhere").read_text()
+
+
+def test_python_without_assertions_is_refused() -> None:
+    done = subprocess.run([sys.executable, "-O", "train.py"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "python -O" in done.stderr
 
 
 def test_mistakes_end_the_real_command_within_seconds_and_without_torch() -> None:

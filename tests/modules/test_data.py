@@ -123,6 +123,21 @@ def test_too_little_shared_memory_is_reported_before_a_worker_dies(
         EventDataModule(make_config("hardware.num_workers.eval=4")).val_dataloader()
 
 
+def test_few_open_files_are_told_before_the_start_or_made_more(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, allowed = [(64, 64), (64, 4096)], []
+    monkeypatch.setattr("modules.data.resource.getrlimit", lambda _: limits.pop(0))
+    monkeypatch.setattr("modules.data.resource.setrlimit", lambda _, limit: allowed.append(limit))
+    workers = ("hardware.num_workers.train=8", "hardware.num_workers.eval=8")
+    with pytest.raises(UserError, match=r"16 loader workers may need \d+ open files, but the shell allows 64"):
+        EventDataModule(make_config(*workers))
+    EventDataModule(make_config(*workers))
+    ((soft, hard),) = allowed
+    assert 16 * 24 < soft < 1024
+    assert hard == 4096
+
+
 def test_boxes_that_loading_leaves_out_are_counted_by_reason(
     make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:

@@ -54,6 +54,8 @@ def test_what_cannot_be_resumed_is_reported(tmp_path: Path) -> None:
     make_run(tmp_path, "abcd1234", 0)
     with pytest.raises(UserError, match=r"resume=nothing.*abcd1234"):
         RunFolder.find(tmp_path, "nothing")
+    with pytest.raises(UserError, match=r"resume=\*: no such run"):
+        RunFolder.find(tmp_path, "*")
     with pytest.raises(UserError, match="no run with a checkpoint"):
         RunFolder.find(tmp_path / "elsewhere", "latest")
     foreign = tmp_path / "foreign.ckpt"
