@@ -17,6 +17,7 @@ from numpy import ndarray
 from data.compiled import compiled
 
 WITNESSES = 512  # events behind a leap that are asked
+_FEW = 8  # events, the last of a recording, whose word is not taken for a silence longer than `_UNCONFIRMED_US`
 _LEAP_US = 1_000  # a time that is ahead of the events behind it by no more is the reference's jitter
 _STEP_BACK_US = 1_000_000  # further back than this is no jitter
 _UNCONFIRMED_US = 600_000_000  # the longest silence before a recording's last event that is believed
@@ -56,7 +57,7 @@ class Clock:
         done = num_dropped = 0
         while done < count:
             done, num_dropped, self.last, backwards = _accept(
-                t, count, done, num_dropped, dropped, self.last, self.turns, self.period or 0, *limits, WITNESSES
+                t, count, done, num_dropped, dropped, self.last, self.turns, self.period or 0, *limits, WITNESSES, _FEW
             )
             self.backwards += int(backwards)
             if done < count:
@@ -93,7 +94,8 @@ class Clock:
 @compiled
 def _accept(
     t: ndarray, count: int, begin: int, num_dropped: int, dropped: ndarray,
-    last: int, turns: int, period: int, leap: int, back: int, silence: int, hour: int, day: int, witnesses: int,
+    last: int, turns: int, period: int, leap: int, back: int, silence: int, hour: int, day: int,
+    witnesses: int, few: int,
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """From `begin` on; stops early, at that event, where a step back, or one of more than a day, is confirmed."""
     backwards = 0
@@ -129,7 +131,7 @@ def _accept(
                 majority_against += 1 if is_against else -1
                 if majority_against > needed or -majority_against > last_witness - j:
                     break
-            is_unwitnessed = i == last_witness and not first and (step > silence or step < -back)
+            is_unwitnessed = i + few > last_witness and not first and (step > silence or step < -back)
             if majority_against > 0 or is_unwitnessed:
                 dropped[num_dropped] = i
                 num_dropped += 1

@@ -99,6 +99,22 @@ def test_a_clock_that_is_set_back_is_told() -> None:
         run(t)
 
 
+def test_a_clock_that_is_set_ahead_by_more_than_a_day_is_told() -> None:
+    t = sound(step_us=1000)
+    t[3000:] += 90_000_000_000
+    with pytest.raises(SetBackError, match=r"leaps from 3\.06\d+ s to 90,003\.06\d+ s and stays there"):
+        run(t)
+
+
+@pytest.mark.parametrize("bit", [31, 40])
+def test_two_garbage_times_in_a_row_cost_themselves_alone_even_at_the_ends(bit: int) -> None:
+    for place in (0, 1000, len(sound(step_us=1000)) - 2):
+        t = sound(step_us=1000)
+        t[place : place + 2] ^= 1 << bit
+        _, dropped, _ = run(t)
+        assert dropped == [place, place + 1]
+
+
 @pytest.mark.parametrize("ticks_per_s", [1, 1000, 10**6, 10**9])
 def test_ticks_become_microseconds(ticks_per_s: int) -> None:
     t = sound(step_us=5)

@@ -102,6 +102,22 @@ def test_windows_in_an_empty_stretch_are_empty(path: Path) -> None:
     assert [len(window) for window in Recording(path, SENSOR_HW).windows(bounds)] == [1, 0, 1]
 
 
+def test_a_silence_longer_than_wanted_is_told_before_its_windows(path: Path) -> None:
+    write(path, [(1, 1, 0, 1000), (2, 2, 1, 60_000_000)])
+    bounds = [(0, 2000), (2000, 4000), (4000, 6000)]
+    assert len(list(Recording(path, SENSOR_HW).windows(bounds, longest_silence_us=60_000_000))) == 3
+    with pytest.raises(UserError, match=r"a_td\.h5 has no events from 0\.004 s to 60\.000 s"):
+        list(Recording(path, SENSOR_HW).windows(bounds, longest_silence_us=50_000_000))
+
+
+def test_more_events_than_a_file_of_its_size_holds_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, random_rows(100, 1000))
+    monkeypatch.setattr("data.recordings.formats.common.MOST_EVENTS_PER_BYTE", 20 / path.stat().st_size)
+    recording = Recording(path, SENSOR_HW)
+    with pytest.raises(UserError, match=r"claims more than 20\.0 events, which no file of its size holds"):
+        list(recording.pieces())
+
+
 def test_windows_end_a_second_after_the_last_event(path: Path) -> None:
     write(path, [(1, 1, 0, 1000)])
     bounds = [(0, 2000), (900_000, 950_000), (1_000_900, 1_050_000), (1_001_100, 1_060_000), (9_000_000, 9_050_000)]
