@@ -23,6 +23,7 @@ from data.frame_store import write_frame_store
 from data.index import load_index
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, SequenceLayout
 from data.sequence import Sequence
+from scripts.fuzz_recordings import write_recordings
 
 _SIZE_HW = (48, 64)
 _NUM_FRAMES = 12
@@ -90,12 +91,19 @@ def config(folder: Path) -> Target:
     return Target({path: _whole(path)}, read)
 
 
+def recordings(folder: Path) -> Target:
+    """Recordings of others."""
+    readers = write_recordings(folder)
+    return Target({path: _whole(path) for path in readers}, lambda: b"".join(read() for read in readers.values()))
+
+
 KINDS: dict[str, Callable[[Path], Target]] = {
     "frames": frames,
     "compact": compact,
     "npz": npz,
     "index": index,
     "config": config,
+    "recordings": recordings,
 }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,6 +22,7 @@ from data.recordings.formats import aedat4_process
 from data.recordings.formats.aedat4_process import EVENT
 from data.recordings.formats.common import EventFile, RawEvents, Reading, faults_of
 
+_PIPE = 2**20  # bytes, the most that Linux gives everybody: a packet of events
 _MOST_EVENTS = 2**24  # in a packet; DV writes some thousands
 
 
@@ -59,6 +61,8 @@ def _decoder(*arguments: str) -> Generator[IO[bytes]]:
         environment = {**os.environ, "RUST_BACKTRACE": "0"}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
         assert process.stdout is not None
+        with suppress(OSError):  # a user's pipes may be many
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE)
         try:
             yield process.stdout
             process.stdout.close()
@@ -95,6 +99,5 @@ def _read_packet(output: IO[bytes]) -> ndarray:
 
 
 def _joined(packets: list[ndarray]) -> RawEvents:
-    events = np.concatenate(packets)
-    x, y, on, t = (np.ascontiguousarray(events[name]) for name in ("x", "y", "on", "t"))
+    x, y, on, t = (np.concatenate([packet[name] for packet in packets]) for name in ("x", "y", "on", "t"))
     return RawEvents(x, y, on, t)

@@ -12,6 +12,7 @@ import resource
 import sys
 
 import numpy as np
+from numpy import ndarray
 
 EVENT = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("on", "u1")])
 
@@ -30,13 +31,24 @@ def main(path: str, *stream: str) -> None:
         return
     output = sys.stdout.buffer
     for packet in faery.events_stream_from_file(path, track_id=int(stream[0])):
-        events = np.empty(len(packet), EVENT)
-        for name in EVENT.names or ():
-            events[name] = packet[name]
-        if len(events):
-            output.write(np.int64(len(events)).tobytes())
-            output.write(events.tobytes())
+        if len(packet):
+            output.write(np.int64(len(packet)).tobytes())
+            output.write(_bytes_of(packet))
     output.write(np.int64(0).tobytes())
+
+
+def _bytes_of(packet: ndarray) -> bytes:
+    """As `EVENT`, which is how faery lays out its packets today."""
+    if packet.dtype.names == EVENT.names and _sizes(packet.dtype) == _sizes(EVENT):
+        return packet.tobytes()
+    events = np.empty(len(packet), EVENT)
+    for name in EVENT.names or ():
+        events[name] = packet[name]
+    return events.tobytes()
+
+
+def _sizes(dtype: np.dtype) -> list[int]:
+    return [dtype.itemsize, *(dtype[name].itemsize for name in dtype.names or ())]
 
 
 if __name__ == "__main__":
