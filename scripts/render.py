@@ -13,6 +13,8 @@ Options: threshold=0.25 (least score), start_s=0, seconds=... (how much of it), 
 from __future__ import annotations
 
 import contextlib
+import io
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 import torch
 from numpy import ndarray
@@ -181,17 +184,11 @@ def with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
 
 def write_film(out: Path, pictures: Iterable[Image.Image], fps: float) -> int:
     """Write .mp4 (H.264) or .gif, picture by picture; it appears complete, or not at all."""
-    settings: dict[str, Any] = {"mode": "I", "duration": 1000 / fps, "loop": 0}
-    if out.suffix.lower() == ".mp4":
-        settings = {"fps": fps, "codec": "libx264", "quality": 8, "macro_block_size": 2}
-    partial, count = out.with_name(f".partial_{out.name}"), 0
+    write = _write_mp4 if out.suffix.lower() == ".mp4" else _write_gif
+    partial = out.with_name(f".partial_{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with imageio.get_writer(partial, **settings) as opened:
-            writer: Any = opened  # append_data is imageio's, but undeclared
-            for picture in pictures:
-                writer.append_data(even_size(np.asarray(picture)))
-                count += 1
+        count = write(partial, pictures, fps)
         if count == 0:
             raise UserError("nothing to show: the part asked for by start_s and seconds holds no frame")
         partial.replace(out)
@@ -200,6 +197,32 @@ def write_film(out: Path, pictures: Iterable[Image.Image], fps: float) -> int:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+    return count
+
+
+def _write_mp4(path: Path, pictures: Iterable[Image.Image], fps: float) -> int:
+    with imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
+        count = _append(writer, pictures)
+    with contextlib.suppress(RuntimeError):  # it cannot be read at all
+        if count == 0 or imageio_ffmpeg.count_frames_and_secs(path)[0] == count:
+            return count
+    free = shutil.disk_usage(path.parent).free  # imageio does not ask how ffmpeg ended
+    raise OSError(f"ffmpeg wrote less than the {count} frames. The disk has {free / 2**20:,.1f} MiB free")
+
+
+def _write_gif(path: Path, pictures: Iterable[Image.Image], fps: float) -> int:
+    buffer = io.BytesIO()  # imageio keeps all frames until the end anyway, and would write again when it is destroyed
+    with imageio.get_writer(buffer, format="GIF", mode="I", duration=1000 / fps, loop=0) as writer:
+        count = _append(writer, pictures)
+    path.write_bytes(buffer.getvalue())
+    return count
+
+
+def _append(writer: Any, pictures: Iterable[Image.Image]) -> int:
+    count = 0
+    for picture in pictures:
+        writer.append_data(even_size(np.asarray(picture)))
+        count += 1
     return count
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import imageio.v2 as imageio
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +18,7 @@ from PIL import Image
 from config.errors import UserError
 from config.loading import load_dataset_config, load_train_config
 from modules.evaluation.results import write_results
-from scripts.render import main, parse, render
+from scripts.render import main, parse, render, write_film
 from tests.conftest import FRAME_HW, write_sequence
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
 from tests.modules.pictures.test_film import write_recording
@@ -156,3 +159,21 @@ def test_a_checkpoint_by_itself_imports_no_code(sequence: Path, tmp_path: Path) 
     torch.save(checkpoint_content(config=config, state_dict={}), tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"names code, model\.backbone\.stage\.cell=theirs:Cell.*--config-dir FOLDER"):
         film(sequence, tmp_path / "a.mp4", f"checkpoint={tmp_path / 'last.ckpt'}")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files cannot grow beyond 2 kB, for other programs too: what a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_a_film_that_the_disk_has_no_room_for_is_no_film(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_film(tmp_path / name, map(Image.fromarray, noise), 20)
+    assert list(tmp_path.iterdir()) == []
