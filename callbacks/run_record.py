@@ -10,9 +10,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import CheckpointWriter
+from config.errors import UserError
 from data.loader import LoaderWatch
 from modules.detection import of_ours
-from modules.evaluation.results import results_dict
+from modules.evaluation.results import results_dict, write_results
 from modules.pictures.figures import draw_curves
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
@@ -142,3 +143,26 @@ class ResultsFile(Callback):
             curves = draw_curves(metrics) if metrics.is_file() else None
             if curves is not None:
                 curves.save(path)
+
+
+class StoredResults(Callback):
+    """Stores the results of a validation without training. Comes before pictures, which may take the last room."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self._folder, self._checkpoint = folder, checkpoint
+        self._lost: str | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        result = of_ours(pl_module).result
+        if trainer.is_global_zero and result is not None:
+            try:
+                write_results(result, self._folder, checkpoint=str(self._checkpoint))
+            except OSError as error:  # told when the figures stand on the screen
+                self._lost = f"{error.strerror or error}"
+
+    on_test_end = on_validation_end
+
+    def raise_if_lost(self) -> None:
+        if self._lost is not None:
+            kept = "results.json has the figures" if (self._folder / "results.json").is_file() else "nothing is stored"
+            raise UserError(f"{self._folder}: predictions not stored: {self._lost}; {kept}. Make room, run it again")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,8 @@ from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
 from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.labelled_frames import AnyBoxes, Boxes, LabelledFrames, Predictions
 from modules.evaluation.protocol import apply_box_filter
+
+_FOLDERS = ("predictions", "ground_truth", "coco")
 
 
 def results_dict(result: EvaluationResult) -> dict[str, Any]:
@@ -50,16 +53,30 @@ def results_dict(result: EvaluationResult) -> dict[str, Any]:
 
 
 def write_results(result: EvaluationResult, folder: Path, **more: Any) -> None:
-    """Write results.json with `more` keys and all predictions to a folder, which is made."""
+    """Write results.json with `more` keys and all predictions to a folder, which is made.
+
+    The figures first: an OSError, of a full disk, that comes later leaves them, and no piece of the predictions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps({**more, **results_dict(result)}, indent=2) + "\n")
-    write_predictions(result, folder)
+    path, text = folder / "results.json", json.dumps({**more, **results_dict(result)}, indent=2) + "\n"
+    try:
+        path.write_text(text)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    try:
+        write_predictions(result, folder)
+    except OSError:
+        (folder / "frames.csv").unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        raise
 
 
 def write_predictions(result: EvaluationResult, folder: Path) -> None:
     """Write predictions, ground truth and frames: one file a sequence, and COCO's JSON."""
     frames, score = result.frames, result.protocol["score"]
-    for name in ("predictions", "ground_truth", "coco"):
+    for name in _FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(frames.sequence_names):
         for kind, boxes in (("ground_truth", frames.truth), ("predictions", frames.predictions)):

@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.early_stopping import stopped_early
+from callbacks.run_record import StoredResults
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.under_way import UnderWay
 from callbacks.visualization import DetectionPictures
@@ -27,13 +28,12 @@ from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, 
 from models.weights.pretrained import Wanted, load_into
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
-from modules.evaluation.results import write_results
 from modules.pictures.figures import write_confusion_matrix
 from modules.run.checkpoint_check import check_resumable
 from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
-from modules.run.preflight import check_disk_space, check_run
+from modules.run.preflight import check_disk_space, check_run, room_for_results
 from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
 from modules.run.resuming import (
     about_average,
@@ -45,6 +45,7 @@ from modules.run.resuming import (
 )
 from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer, training_trainer
+from modules.run.writing import goes_on_without
 
 
 def train(config: TrainConfig, argv: list[str]) -> int:
@@ -84,7 +85,8 @@ def train(config: TrainConfig, argv: list[str]) -> int:
     leave_group(trainer)
     if is_first_process():
         best = (run.checkpoints / writer.best[0]["file"], writer.best[0]["AP"]) if writer.best else None
-        print_training_summary(run, best, writer.last, argv, stopped_early(trainer))
+        with goes_on_without("the summary", f"everything is in {run.path}"):
+            print_training_summary(run, best, writer.last, argv, stopped_early(trainer))
     return status
 
 
@@ -143,20 +145,24 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
     _load_weights(module, config.checkpoint, config)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
-        write_description(folder, argv, config, [data.index("test" if config.use_test_set else "val")])
+        index = data.index("test" if config.use_test_set else "val")
+        write_description(folder, argv, config, [index])
+        _say(*room_for_results(folder, len(index.label_frame)))
     settings = config.logging.validation.high_dim
+    stored = StoredResults(folder, config.checkpoint)
     pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
-    callbacks: list[Callback] = [pictures] if settings.enable else []
-    trainer = evaluation_trainer(config, device, callbacks)
+    trainer = evaluation_trainer(config, device, [stored, pictures] if settings.enable else [stored])
     loop = trainer.test if config.use_test_set else trainer.validate
     with ends_on_a_signal(), _refusals_as_user_errors():
         loop(module, datamodule=data, verbose=False)
     leave_group(trainer)
     if is_first_process():
         assert module.result is not None, "the loop has ended"
-        write_results(module.result, folder, checkpoint=str(config.checkpoint))
-        write_confusion_matrix(module.result.confusion, folder / "confusion_matrix")
-        print_validation_summary(module.result, folder)
+        with goes_on_without(folder / "confusion_matrix"):
+            write_confusion_matrix(module.result.confusion, folder / "confusion_matrix")
+        with goes_on_without("the table of results", f"{folder}/results.json has them"):
+            print_validation_summary(module.result, folder)
+        stored.raise_if_lost()
     return 0
 
 

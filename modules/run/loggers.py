@@ -128,6 +128,7 @@ class TolerantWandbLogger(_Tolerant, WandbLogger):
     """A WandB run, if there is a way to it."""
 
     @rank_zero_only
+    @goes_on_without("Wandb", "metrics.csv has everything")
     def finalize(self, status: str) -> None:
         import wandb
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from modules.run.processes import is_first_process
 from modules.run.trainer import hardware_arguments
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
+_BYTES_OF_RESULTS_PER_FRAME = 8000  # about 40 predictions, each of 40 bytes as an array and 160 as JSON
 _BYTES_PER_PARAMETER = 12  # the weight and AdamW's two moments, float32
 
 
@@ -42,6 +44,15 @@ def check_disk_space(config: TrainConfig, module: DetectionModule, already_there
             "Free some space, set run_root=FOLDER on another disk, or a smaller checkpoint.keep_best"
         )
     return f"{_megabytes(size)} per checkpoint, {_megabytes(needed)} in all; {_megabytes(free)} free in {folder}"
+
+
+def room_for_results(folder: Path, num_frames: int) -> list[str]:
+    """What to say where the results of a validation may not fit: nothing is certain before it has run."""
+    needed, free = num_frames * _BYTES_OF_RESULTS_PER_FRAME, shutil.disk_usage(folder).free
+    if free >= needed:
+        return []
+    told = f"{free / 2**20:,.1f} MiB free, and predictions of {num_frames:,} frames may take {needed / 2**20:,.1f} MiB"
+    return [f"{folder}: {told}. The figures are stored first"]
 
 
 def checkpoint_bytes(config: TrainConfig, module: DetectionModule) -> int:

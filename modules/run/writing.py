@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import traceback
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only
+
+_told: dict[Any, Any] = {}
 
 
 @contextlib.contextmanager
@@ -28,8 +32,11 @@ def goes_on_without(what: object, instead: str = "") -> Generator[None]:
         _tell(f"{what}: {type(error).__name__}: {reason} ({Path(place.filename).name}, line {place.lineno})", instead)
 
 
+@rank_zero_only
 def _tell(failure: str, instead: str) -> None:
-    rank_zero_warn(f"{failure}. The run goes on{instead and '; ' + instead}.")  # under pytest an error, see pyproject
+    """A warning: under pytest an error (pyproject.toml). Without a place in the code, which would be a second line."""
+    message = f"{failure}. The run goes on{instead and '; ' + instead}."
+    warnings.warn_explicit(message, UserWarning, Path(sys.argv[0]).name or "python", 0, registry=_told)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_nothing_to_store_is_stored(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "coco" / "predictions.json").read_text()) == []
     assert json.loads((tmp_path / "coco" / "ground_truth.json").read_text())["annotations"] == []
     assert len(read_predictions(tmp_path)) == 1
+
+
+def test_a_full_disk_leaves_the_figures_and_no_piece(
+    result: EvaluationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("modules.evaluation.results._write_coco", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_results(result, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert read_results(tmp_path)["metrics"]["AP"] == result.metrics["AP"]
 
 
 def test_missing_and_damaged_files_are_named(result: EvaluationResult, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from modules.run.preflight import room_for_results
 from tests.runs import Start
 
 
@@ -21,3 +23,10 @@ def test_check_times_a_few_steps_and_leaves_nothing(
     assert "per checkpoint" in said["Disk"]
     assert "h for training.max_steps=3600" in said["Time"]
     assert not list((tmp_path / "runs").rglob("*"))
+
+
+def test_a_word_where_results_may_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert room_for_results(tmp_path, 10) == []
+    monkeypatch.setattr("modules.run.preflight.shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+    (line,) = room_for_results(tmp_path, 1000)
+    assert line.startswith(f"{tmp_path}: 1.0 MiB free, and predictions of 1,000 frames may take 7.6 MiB")

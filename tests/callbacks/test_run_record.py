@@ -1,0 +1,36 @@
+"""Behaviour of callbacks/run_record.py beyond whole runs, which tests/modules/run/test_entry.py makes."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from callbacks.run_record import StoredResults
+from config.errors import UserError
+from tests.evaluations import CAR, HIT, boxes_of, found, result_of
+
+
+def test_results_that_the_disk_has_no_room_for_end_a_validation_after_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    trainer: Any = SimpleNamespace(is_global_zero=True)
+    module: Any = SimpleNamespace(result=result_of(("a", 600_000, boxes_of(CAR), found(HIT))))
+    stored = StoredResults(tmp_path, Path("last.ckpt"))
+    with monkeypatch.context() as context:
+        context.setattr(np, "save", fail)
+        stored.on_validation_end(trainer, module)
+    with pytest.raises(UserError, match=r"not stored: No space left on device; results\.json has the figures"):
+        stored.raise_if_lost()
+
+    whole = StoredResults(tmp_path, Path("last.ckpt"))
+    whole.on_test_end(trainer, module)
+    whole.raise_if_lost()
+    assert (tmp_path / "frames.csv").is_file()
