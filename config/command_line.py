@@ -126,6 +126,10 @@ def errors_without_traceback() -> Generator[None]:
         if error.errno not in _REFUSED_BY_THE_MACHINE:
             raise  # a file that is not there is our bug, or its own reader's to tell
         _end_with(": ".join(map(str, filter(None, (error.filename, error.strerror)))))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's allocator
+            raise
+        _end_with("the machine has not enough memory for it. Take a smaller network, batch_size or sequence_length")
 
 
 def _end_with(message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 import subprocess
@@ -123,6 +124,8 @@ def test_retired_keys_are_warned_about_once(
     [
         (UserError("a/labels.npz is damaged. Preprocess the recording again"), "a/labels.npz is damaged. Preprocess"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "a: File name too long"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "train.py: No space left on device"),
     ],
 )
@@ -147,6 +150,23 @@ def test_a_mistake_inside_of_a_run_has_no_traceback(
 def test_a_file_that_our_code_does_not_find_is_a_bug() -> None:
     with pytest.raises(FileNotFoundError), errors_without_traceback():
         Path("nowhere").read_text()
+
+
+def test_a_run_whose_prints_fail_goes_on_to_its_end(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def task(config: Any, argv: list[str]) -> int:
+        print("training", flush=True)
+        done.append("trained")
+        return 0
+
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "argv", ["train.py", *etram(data)])
+        monkeypatch.setattr(sys, "stdout", full)
+        hydra_command("train", task)()
+        with contextlib.suppress(OSError):  # what it could not write is still in it
+            full.close()
+    assert done == ["trained"]
 
 
 def test_python_without_assertions_is_refused() -> None:
