@@ -156,8 +156,26 @@ def _rows(array: h5py.Dataset, begin: int, end: int, step: int = 1) -> ndarray:
         return ecf.read(array, begin, end)[::step]
     part = slice(begin, min(end, _length(array)), step)
     if len(array.shape) < 2:
-        return array[part]
+        rows = array[part]
+        if array.chunks and step == 1:
+            _require_found(array, begin, rows)
+        return rows
     return array[part] if array.shape[0] == _length(array) else np.moveaxis(array[..., part], -1, 0)
+
+
+def _require_found(array: h5py.Dataset, begin: int, rows: ndarray) -> None:
+    """A chunk that is stored reads as the fill value where damage in the tree of chunks hides it."""
+    (size,) = array.chunks or array.shape
+    first = -begin % size
+    whole = rows[first : first + (len(rows) - first) // size * size].reshape(-1, size)
+    samples = whole[:, :: max(size // 4, 1)] == array.fillvalue
+    places = begin + first + size * np.flatnonzero(samples.all(axis=1))
+    ends = {begin // size * size, (begin + len(rows) - 1) // size * size} if len(rows) else set()
+    for at in [*places.tolist(), *ends]:
+        try:
+            array.id.read_direct_chunk((at,))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{array.name.strip('/')}: the values from {at:,} on are not found") from error
 
 
 def _dtype(file: h5py.File, part: Part) -> np.dtype:

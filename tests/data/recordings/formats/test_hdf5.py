@@ -226,3 +226,23 @@ def test_metavisions_files_tell_their_sensor(tmp_path: Path) -> None:
     assert read_events(tmp_path / "a.hdf5")[1].sensor_hw_of_file == (480, 640)
     with pytest.raises(UserError, match=r"a.hdf5 is from a sensor of \(480, 640\)"):
         read_events(tmp_path / "a.hdf5", sensor_hw=(720, 1280))
+
+
+@pytest.mark.parametrize(("chunk", "hides"), [(1, False), (2, True), (4, True), (5, False)])
+def test_a_chunk_that_damage_hides_is_no_zeros(tmp_path: Path, chunk: int, hides: bool) -> None:
+    """The key of a chunk in libhdf5's tree: 4 bytes of size, 4 of filters, then the first row and a 0, 8 bytes each."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for key, column in zip("xypt", EVENTS.T, strict=True):
+            file.create_dataset(f"events/{key}", data=column, chunks=(500,))
+    content = bytearray(path.read_bytes())
+    tree = content.index(b"TREE\x01\x00\x06")
+    content[tree + 24 + 32 * chunk + 17] = 0x20
+    path.write_bytes(content)
+    if hides:
+        with pytest.raises(
+            UserError, match=r"a\.h5 is damaged or cut short: events/x: the values from [\d,]+ on are no"
+        ):
+            read_events(path)
+    else:
+        assert np.array_equal(read_events(path)[0], EVENTS)
