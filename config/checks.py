@@ -154,7 +154,9 @@ def check_schedule(config: Config) -> Iterator[Problem]:
         )
 
 
-def check_early_stopping(config: Config) -> Iterator[Problem]:
+def check_validations(config: Config) -> Iterator[Problem]:
+    if isinstance(config, ValidationConfig) and config.validation.limit_val_batches == 0:
+        yield Problem("validation.limit_val_batches", "is 0: nothing would be measured. 1.0 takes all batches")
     if config.training.early_stopping.patience is not None and config.validation.limit_val_batches == 0:
         yield Problem(
             "training.early_stopping.patience",
@@ -242,7 +244,7 @@ CHECKS: tuple[SectionCheck, ...] = (
     (("model",), lambda config: check_model(config.model)),
     (("dataset", "model"), check_network_input),
     (("training",), check_schedule),
-    (("training", "validation"), check_early_stopping),
+    (("training", "validation"), check_validations),
     (("dataset", "batch_size"), check_lanes),
     (("dataset", "model", "batch_size"), check_smallest_map),
     (("resume", "weights"), check_start),

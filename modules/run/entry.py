@@ -27,7 +27,7 @@ from data.checks.dataset import require_usable
 from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
 from models.weights.pretrained import Wanted, load_into
 from modules.data import EventDataModule
-from modules.detection import DetectionModule
+from modules.detection import DetectionModule, callbacks_of
 from modules.pictures.figures import write_confusion_matrix
 from modules.run.checkpoint_check import check_resumable
 from modules.run.description import write_description
@@ -72,7 +72,10 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 
     def record(trainer: Trainer | None = None) -> None:
         if checkpoint is not None and trainer is not None:
-            leave_later_history_behind(run, checkpoint, trainer)
+            leave_later_history_behind(run, checkpoint, trainer.loggers)
+            for callback in callbacks_of(trainer):
+                if isinstance(callback, CheckpointWriter):
+                    callback.find_last()
         if is_first_process():
             write_description(run.path, argv, config, [data.index("train"), data.index("val")])
 

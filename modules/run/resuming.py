@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger
 
-from callbacks.checkpoint import CheckpointWriter
-from callbacks.early_stopping import reason_to_stop
 from config.errors import UserError
 from config.freezing import frozen_modules
 from config.schema import TrainConfig
-from modules.detection import LAST_STEP, callbacks_of
+from modules.detection import LAST_STEP
+from modules.early_stopping import reason_to_stop
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.folder import RunFolder
 from modules.run.loggers import MetricsCsv
@@ -86,17 +86,14 @@ def about_average(config: TrainConfig, checkpoint: Path) -> list[str]:
     return [f"The average of the weights begins with those of {checkpoint}"] if wanted and not has_average else []
 
 
-def leave_later_history_behind(run: RunFolder, checkpoint: Path, trainer: Trainer) -> None:
+def leave_later_history_behind(run: RunFolder, checkpoint: Path, loggers: Sequence[Logger]) -> None:
     """Put aside what lies beyond the checkpoint: it would mix with what comes now."""
     moved = run.set_aside_later_than(checkpoint) if is_first_process() else []
     if moved:
         names = ", ".join(path.name for path in moved)
         print(f"Later checkpoints are left behind, in {moved[0].parent}: {names}", flush=True)
-    for callback in callbacks_of(trainer):
-        if isinstance(callback, CheckpointWriter):
-            callback.find_last()
     step = read_checkpoint(checkpoint)["global_step"]
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, MetricsCsv):
             logger.forget_from(step)
 

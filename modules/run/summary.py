@@ -66,6 +66,8 @@ def _changes_a_validation(text: str) -> bool:
     if match is None or text.startswith("-") or (is_of_hydra(match["key"]) and match["key"] != "hydra.searchpath"):
         return False
     key = match["key"]
+    if key == "validation.limit_val_batches" and match["value"] in ("0", "0.0"):
+        return False  # a training without validations
     if "/" in key or is_of_hydra(key):
         return True
     has_none = any(is_under(key, [section]) for section in _WITHOUT_EFFECT) and key not in _WITH_EFFECT

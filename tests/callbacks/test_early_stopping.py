@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.early_stopping import reason_to_stop
 from config.schema import EarlyStoppingConfig
+from modules.early_stopping import reason_to_stop
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from tests.runs import Start, run_folder
 
