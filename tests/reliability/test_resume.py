@@ -79,7 +79,8 @@ def test_bad_checkpoints_get_one_line_each(train: Train, data_set: Path, tmp_pat
         else:
             torch.save(what, path)
         for key, script in (("resume", "train.py"), ("weights", "train.py"), ("checkpoint", "validation.py")):
-            output = finished(train(f"{key}={path}", "training.max_steps=3", script=script), 2)
+            options = ("training.max_steps=3", "validation.limit_val_batches=1.0")
+            output = finished(train(f"{key}={path}", *options, script=script), 2)
             message = output.partition(f"{script}: ")[2]
             assert message.startswith(str(path)), output
             assert message.count("\n") == 1, output
