@@ -59,5 +59,6 @@ def only_of_this_project(recorded: Sequence[str]) -> tuple[list[str], list[str]]
             and not is_of_hydra(match["key"])
             and not text.strip().startswith("-")
         )
-        (kept if ours or text.startswith(RECORDED) else refused).append(text)
+        is_folder = text.startswith(f"{RECORDED}/")  # pkg:// would import
+        (kept if ours or is_folder else refused).append(text)
     return kept, refused

@@ -21,6 +21,8 @@ from config import names
 from config.errors import UserError
 from config.schema import ModelConfig
 
+_PROJECT = Path(__file__).resolve().parents[1]
+
 
 def is_own(name: str) -> bool:
     """True for an import path; the project's own parts have short names."""
@@ -82,6 +84,9 @@ def _import_module(name: str, told: str) -> ModuleType:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
         raise UserError(f"{told}: {top} is a module of Python itself. Give your file another name")
+    if _is_beside_the_program(top):
+        remedy = f"If that is meant: PYTHONPATH={_PROJECT} python ..."
+        raise UserError(f"{told}: {top} lies in {_PROJECT}, as runs and data sets of others may do. {remedy}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -94,6 +99,20 @@ def _import_module(name: str, told: str) -> ModuleType:
         raise
     except BaseException as error:  # SystemExit as well: any code of the user's runs here
         raise UserError(f"{told}: importing {name} fails: {explained(error)}") from error
+
+
+def _is_beside_the_program(top: str) -> bool:
+    """Python looks there unasked, also into folders that hold no package."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    places = list(spec.submodule_search_locations or [spec.origin or ""])
+    asked = [Path(entry or ".").resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    named = bool(os.environ.get("PYTHONPATH")) and _PROJECT in asked
+    return not named and any(Path(place).resolve().parent == _PROJECT for place in places)
 
 
 def _checked_options(part: type, path: str, key: str, options: Mapping[str, Any]) -> Any:

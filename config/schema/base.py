@@ -38,6 +38,11 @@ def breaks_lines(text: str) -> str | None:
     return next((f"U+{ord(letter):04X}" for letter in text if unicodedata.category(letter) in kinds), None)
 
 
+def printable(text: str) -> str:
+    """Text of a file on a terminal: line breaks, control characters and terminal codes are spelled out."""
+    return "".join(ascii(letter)[1:-1] if breaks_lines(letter) else letter for letter in text)
+
+
 def _one_line(value: str) -> str:
     if found := breaks_lines(value):
         raise PydanticCustomError("one_line", "text of one line without control characters; it has {it}", {"it": found})

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from config.schema.base import breaks_lines
+from config.schema.base import printable
 
 Cell = str | int | float | None
 TableFormat = Literal["text", "markdown", "csv"]
@@ -28,7 +28,7 @@ class Table:
             writer.writerow(self.header)
             writer.writerows(["" if cell is None else cell for cell in row] for row in self.rows)
             return buffer.getvalue()
-        cells = [[_printable(name) for name in self.header], *([_shown(cell) for cell in row] for row in self.rows)]
+        cells = [[printable(name) for name in self.header], *([_shown(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
         to_the_left = [any(isinstance(row[column], str) for row in self.rows) for column in range(len(self.header))]
         lines = [
@@ -54,12 +54,7 @@ def _shown(cell: Cell) -> str:
         return "-"
     if isinstance(cell, float):
         return f"{cell:.4f}" if abs(cell) < 10 else f"{cell:.1f}"
-    return f"{cell:,}" if isinstance(cell, int) else _printable(cell)
-
-
-def _printable(text: str) -> str:
-    """Text of a file in a table: line breaks, control characters and terminal codes are spelled out."""
-    return "".join(ascii(letter)[1:-1] if breaks_lines(letter) else letter for letter in text)
+    return f"{cell:,}" if isinstance(cell, int) else printable(cell)
 
 
 FIGURES = ("AP", "AP_50", "boxes", "missed", "false")

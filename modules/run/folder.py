@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import IO
 
 from config.errors import UserError
+from config.overrides import OVERRIDE
 from config.record import only_of_this_project
+from config.schema.base import printable
 
-NOT_REPEATED = ("weights", "weights_key", "weights_classes", "weights_partial", "resume", "check")
+NOT_REPEATED = ("weights", "weights_key", "weights_classes", "weights_partial", "resume", "check", "trust_checkpoint")
+LONGEST_COMMAND = 2**16  # characters
 ID_LENGTH = 8  # as WandB's
 
 
@@ -158,12 +161,16 @@ def with_recorded_command(overrides: list[str]) -> list[str]:
         project = _newest_project(root)
     run, checkpoint = RunFolder.find(root / (project or "any"), typed["resume"])
     try:
-        recorded = shlex.split((run.path / "command.txt").read_text().splitlines()[-1])[2:]
-    except (OSError, IndexError) as error:
+        last = (run.path / "command.txt").read_text().splitlines()[-1]
+        if len(last) > LONGEST_COMMAND:
+            raise ValueError("no command is that long")
+        recorded = shlex.split(last)[2:]
+    except (OSError, IndexError, ValueError) as error:  # also of quotes and of letters
         raise UserError(f"{run.path}/command.txt does not tell how the run was started: type its overrides") from error
     recorded, refused = only_of_this_project(recorded)
     if refused:
-        left_out = f"{shlex.join(refused)}: a record sets this project's keys only. Type it if you want it"
+        told = printable(shlex.join(refused))
+        left_out = f"{told}: a record sets this project's keys only. Type it if you want it"
         print(f"Left out of what {run.path}/command.txt says: {left_out}", file=sys.stderr)
     kept = [text for text in recorded if _key(text) not in {*typed, *NOT_REPEATED}]
     others = [text for text in overrides if _key(text) != "resume"]
@@ -185,8 +192,9 @@ def _newest(files: Iterable[Path]) -> Path | None:
 
 
 def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
+    match = OVERRIDE.fullmatch(override.strip())
+    return match["key"] if match else override
 
 
 def _value(override: str) -> str:
-    return override.partition("=")[2].strip("'\"")
+    return override.partition("=")[2].strip().strip("'\"")

@@ -95,6 +95,11 @@ def test_a_module_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "PYTHONPATH=FOLDER python ..., the folder that holds no_where.py" in refusal("no_where:A")
     (tmp_path / "beside_me.py").write_text("")
     assert f"no module beside_me on Python's path. PYTHONPATH={tmp_path} python" in refusal("beside_me:A")
+    project = Path(__file__).parents[2]
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert f"tests lies in {project}, as runs and data sets of others may do" in refusal("tests.checking:A")
+    assert "docs lies in" in refusal("docs.theirs:A")  # no package: Python would look there, too
+    monkeypatch.setenv("PYTHONPATH", str(project))
     assert "no module tests.nowhere" in refusal("tests.nowhere:A")
     assert "a module of Python itself" in refusal("this:A")
     assert "this" not in sys.modules

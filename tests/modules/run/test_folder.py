@@ -118,18 +118,30 @@ def test_a_recorded_command_brings_this_projects_keys_only(
         "--multirun",
         "-cn",
         "theirs",
+        "--config-dir=pkg://theirs.config",  # would import theirs
+        "x\x1b[2J",
     ]
+    not_repeated = [" weights=evil.pt", "+weights =evil.pt", "trust_checkpoint=true", "resume =/other"]
     ours = ["--config-dir=/own", "dataset=gen4", "+experiment/gen4=tiny", "~dataset.class_groups"]
-    (run / "command.txt").write_text(shlex.join(["python", "train.py", *hostile, *ours]) + "\n")
+    (run / "command.txt").write_text(shlex.join(["python", "train.py", *hostile, *not_repeated, *ours]) + "\n")
     assert with_recorded_command(["resume=latest"]) == [*ours, f"resume={run}"]
     said = capsys.readouterr().err
     assert "hydra.callbacks" in said
+    assert "\x1b" not in said
     assert "Type it if you want it" in said
     assert with_recorded_command(["resume=latest", "--config-dir=/moved"]) == [
         *ours[1:],
         "--config-dir=/moved",
         f"resume={run}",
     ]
+
+
+@pytest.mark.parametrize("record", [b"", b"python train.py 'open", b"python train.py \xff", b"x" * 2**17])
+def test_a_command_that_cannot_be_read_is_a_mistake(tmp_path: Path, record: bytes) -> None:
+    run = make_run(tmp_path / "project", "abcd1234", 0)
+    (run / "command.txt").write_bytes(record)
+    with pytest.raises(UserError, match="does not tell how the run was started"):
+        with_recorded_command([f"resume={run}"])
 
 
 @pytest.mark.parametrize("name", [".lock", "config.yaml", "metrics.csv", "checkpoints/best.ckpt", "new/folder"])
