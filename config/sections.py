@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from config import names, retired
-from config.checks import SectionCheck, bare_sections, skeleton_problem
+from config.checks import SectionCheck
+from config.checks.network import bare_sections, skeleton_problem
 from config.composition import to_plain
 from config.errors import Problem
 from config.messages import problems_of

@@ -98,7 +98,7 @@ def test_an_invalid_value_does_not_hide_a_contradiction_in_its_section() -> None
 
 
 def test_files_and_devices_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config.checks.count_gpus", lambda: 1)
+    monkeypatch.setattr("config.checks.machine.count_gpus", lambda: 1)
     (tmp_path / "my data" / "train").mkdir(parents=True)
     weights = tmp_path / "last_epoch=001-step=10.ckpt"
     weights.touch()

@@ -1,0 +1,50 @@
+"""A data set's settings against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from config.errors import Problem
+from config.inherited import check_class_names
+from config.schema import DatasetConfig, representation_of
+
+
+def check_dataset_settings(dataset: DatasetConfig) -> Iterator[Problem]:
+    """Names of classes, representation, augmentation ranges."""
+    twice = sorted({name for name in dataset.classes if dataset.classes.count(name) > 1})
+    if twice:
+        yield Problem("dataset.classes", f"names twice: {', '.join(twice)}")
+    yield from check_class_names(dataset)
+    yield from _check_representation(dataset)
+    yield from _check_augmentation(dataset)
+
+
+def _check_representation(dataset: DatasetConfig) -> Iterator[Problem]:
+    told, stated = representation_of(dataset.ev_repr_name), dataset.representation
+    if told is None:
+        yield Problem(
+            "dataset.ev_repr_name",
+            f"{dataset.ev_repr_name!r} is no stacked histogram; allowed: stacked_histogram_dt=<ms>_nbins=<bins>",
+        )
+    elif told != (stated.window_ms, stated.bins):
+        yield Problem(
+            "dataset.ev_repr_name",
+            f"{dataset.ev_repr_name!r} says {told[0]} ms and {told[1]} bins, but dataset.representation says "
+            f"window_ms={stated.window_ms}, bins={stated.bins}",
+        )
+
+
+def _check_augmentation(dataset: DatasetConfig) -> Iterator[Problem]:
+    for kind, settings in (("random", dataset.data_augmentation.random), ("stream", dataset.data_augmentation.stream)):
+        key = f"dataset.data_augmentation.{kind}"
+        if settings.rotate.min_angle_deg > settings.rotate.max_angle_deg:
+            yield Problem(f"{key}.rotate.min_angle_deg", "is greater than max_angle_deg")
+        for direction in ("zoom_in", "zoom_out"):
+            zoom = getattr(settings.zoom, direction)
+            if zoom is not None and zoom.factor.min > zoom.factor.max:
+                yield Problem(f"{key}.zoom.{direction}.factor.min", "is greater than max")
+    if dataset.data_augmentation.stream.zoom.zoom_in is not None:
+        yield Problem(
+            "dataset.data_augmentation.stream.zoom.zoom_in",
+            "streams only zoom out: a window to zoom into would have to be chosen before later boxes are known",
+        )

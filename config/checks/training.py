@@ -1,0 +1,64 @@
+"""How a run trains and what it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from config.errors import Problem
+from config.schema import Config, TrainConfig, ValidationConfig
+
+
+def check_schedule(config: Config) -> Iterator[Problem]:
+    schedule = config.training.lr_scheduler
+    if schedule.use and schedule.total_steps < config.training.max_steps:
+        yield Problem(
+            "training.lr_scheduler.total_steps",
+            f"is {schedule.total_steps}, less than training.max_steps={config.training.max_steps}: "
+            "the schedule would end before the training",
+        )
+
+
+def check_validations(config: Config) -> Iterator[Problem]:
+    if isinstance(config, ValidationConfig) and config.validation.limit_val_batches == 0:
+        yield Problem("validation.limit_val_batches", "is 0: nothing would be measured. 1.0 takes all batches")
+    if config.training.early_stopping.patience is not None and config.validation.limit_val_batches == 0:
+        yield Problem(
+            "training.early_stopping.patience",
+            "counts validations, but validation.limit_val_batches=0 leaves them out",
+        )
+
+
+def check_lanes(config: Config) -> Iterator[Problem]:
+    if isinstance(config, TrainConfig) and config.dataset.train.sampling == "mixed" and config.batch_size.train < 2:
+        yield Problem(
+            "batch_size.train",
+            f"is {config.batch_size.train}, but dataset.train.sampling=mixed needs one lane of each kind: "
+            "at least 2, or dataset.train.sampling=stream or random",
+        )
+
+
+def check_smallest_map(config: Config) -> Iterator[Problem]:
+    """Batch normalisation in training takes more than one value per channel."""
+    stride = config.model.backbone.stem.patch_size * 8  # of the last stage
+    is_one_cell = max(config.input_hw) <= stride
+    if isinstance(config, TrainConfig) and is_one_cell and config.batch_size.train == 1:
+        yield Problem(
+            "batch_size.train",
+            f"is 1, and of {config.dataset.frame_hw[0]} x {config.dataset.frame_hw[1]} pixels the last stage's map is "
+            "one cell: batch normalisation has one value to take a mean of. Take more lanes, or a larger resolution",
+        )
+
+
+def check_start(config: TrainConfig) -> Iterator[Problem]:
+    if config.resume is not None and config.weights is not None:
+        yield Problem(
+            "weights", "contradicts resume: resume goes on with a run, weights starts a new one. Leave one of them out"
+        )
+
+
+def check_weights(config: TrainConfig) -> Iterator[Problem]:
+    """How to take weights says nothing where none are taken."""
+    given = {"weights_classes": config.weights_classes != "same", "weights_partial": config.weights_partial}
+    for key in [*(key for key, is_set in given.items() if is_set), *(["weights_key"] if config.weights_key else [])]:
+        if config.weights is None:
+            yield Problem(key, "tells how to take weights=FILE, and no file is given")
