@@ -183,7 +183,8 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(os.path.realpath(where))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
-        yield from (Path(where, name) for name in sorted(files) if name.endswith(".yaml"))
+        paths = (Path(where, name) for name in sorted(files) if name.endswith(".yaml"))
+        yield from (path for path in paths if path.is_file())  # no pipe, which would be waited for
 
 
 def _text(path: Path) -> str:

@@ -58,6 +58,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _checked_text(path: Path) -> str:
     with _told(path):
+        if path.exists() and not path.is_file():
+            raise ValueError("no file but a pipe or a device")  # which would be waited for, or never ends
         if (size := path.stat().st_size) > _LARGEST_BYTES:
             raise ValueError(f"{size:,} bytes are no configuration")
         text = path.read_text(encoding="utf-8")

@@ -29,6 +29,8 @@ _LARGEST_WHOLE = 2.0**62
 def reading(path: Path, remedy: str) -> Generator[None]:
     """Whatever is raised over the file's content becomes a UserError of one line."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("no file but a folder, pipe or device")
         yield
     except UserError:
         raise

@@ -55,12 +55,29 @@ def write_report(folder: Path) -> None:
     }
     tables = {name: table for name, table in tables.items() if table.rows}
     target = folder / "report"
-    target.mkdir(exist_ok=True)
-    for name, table in {**tables, "precision_recall": analysis.precision_recall}.items():
-        (target / f"{name}.csv").write_text(table.format("csv"))
-    (target / "report.md").write_text(_markdown(title, protocol, tables))
-    draw_report(analysis, f"{title}   ({protocol['evaluated_frames']:,} frames)").save(target / "report.png")
+    try:
+        _make_own_folder(target)
+        for name, table in {**tables, "precision_recall": analysis.precision_recall}.items():
+            _new(target / f"{name}.csv").write_text(table.format("csv"))
+        _new(target / "report.md").write_text(_markdown(title, protocol, tables))
+        page = draw_report(analysis, f"{title}   ({protocol['evaluated_frames']:,} frames)")
+        page.save(_new(target / "report.png"))
+    except OSError as error:
+        raise UserError(f"{error.filename or target} cannot be written: {error.strerror or error}") from error
     print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n")
+
+
+def _make_own_folder(target: Path) -> None:
+    """Of a validation that may come from somebody else."""
+    if target.is_symlink():
+        raise UserError(f"{target} is a link, to {target.readlink()}: the report would be written there. Remove it")
+    target.mkdir(exist_ok=True)
+
+
+def _new(path: Path) -> Path:
+    """The path without what is there: what is written through a link, or into a pipe, would go elsewhere."""
+    path.unlink(missing_ok=True)
+    return path
 
 
 def _markdown(title: str, protocol: StoredProtocol, tables: dict[str, Table]) -> str:

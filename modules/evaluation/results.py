@@ -18,11 +18,11 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy import ndarray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from config.errors import UserError
@@ -145,10 +145,13 @@ def _write_list(file: IO[str], items: Iterable[dict[str, Any]]) -> None:
     file.write("[]" if separator == "[\n" else "\n]")
 
 
+Side = Annotated[int, Field(gt=0, lt=2**16)]
+
+
 class StoredBoxFilter(TypedDict):
-    min_diagonal: float
-    min_side: float
-    skip_first_ms: float
+    min_diagonal: FiniteFloat
+    min_side: FiniteFloat
+    skip_first_ms: FiniteFloat
 
 
 class StoredProtocol(TypedDict):
@@ -156,16 +159,16 @@ class StoredProtocol(TypedDict):
 
     dataset: str
     split: str
-    classes: list[str]
-    window_ms: int
-    resolution_hw: tuple[int, int]
+    classes: Annotated[list[str], Field(min_length=1)]
+    window_ms: Annotated[int, Field(gt=0, lt=2**31)]
+    resolution_hw: tuple[Side, Side]
     box_filter_px: StoredBoxFilter
     score: Literal["product", "class"]
     confidence_threshold: float | None
     nms_threshold: float | None
-    confusion_threshold: float
-    labelled_frames: int
-    evaluated_frames: int
+    confusion_threshold: FiniteFloat
+    labelled_frames: NonNegativeInt
+    evaluated_frames: NonNegativeInt
     metrics: dict[str, str]
 
 

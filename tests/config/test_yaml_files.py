@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from config.errors import UserError
 from config.loading import load_dataset_config
+from config.search_path import SearchPath
 from config.yaml_files import read_yaml
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -34,6 +36,14 @@ def test_an_attack_is_refused_in_one_line(tmp_path: Path, text: str, message: st
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=rf"^\S*a\.yaml is not valid YAML[^\n]*{message}[^\n]*$"):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    os.mkfifo(tmp_path / "dataset" / "mine.yaml")
+    with pytest.raises(UserError, match="no file but a pipe"):
+        read_yaml(tmp_path / "dataset" / "mine.yaml")
+    assert list(SearchPath((tmp_path,)).choices("dataset")) == []
 
 
 @pytest.mark.parametrize("text", [LAUGHS, "x: &a [*a]\n", "defaults:\t- gen1\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -65,3 +66,10 @@ def test_what_is_no_list_of_whole_numbers_is_refused(values: np.ndarray) -> None
 def test_whole_numbers_of_any_type_are_taken() -> None:
     for dtype in ("i1", ">u4", "f8", "u8"):
         assert whole_numbers(np.array([1, 3], dtype), "ids").tolist() == [1, 3]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "boxes.npy")
+    for read in (lambda path: read_npy(path, ""), lambda path: read_npz(path, ["a"], "")):
+        with pytest.raises(UserError, match="no file but a folder, pipe or device"):
+            read(tmp_path / "boxes.npy")

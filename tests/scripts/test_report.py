@@ -54,3 +54,26 @@ def test_folder_without_predictions_is_reported(tmp_path: Path) -> None:
         find_validation(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         find_validation(tmp_path / "nowhere")
+
+
+def test_what_lies_in_the_way_is_replaced_and_no_link_is_followed(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "validation"
+    shutil.copytree(run / "validation_val", folder)
+    shutil.rmtree(folder / "report", ignore_errors=True)
+    (folder / "report").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"):
+        write_report(folder)
+    (folder / "report").unlink()
+    (folder / "report").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(folder)
+    (folder / "report").unlink()
+    (folder / "report").mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (folder / "report" / "report.md").symlink_to(precious)
+    os.link(precious, folder / "report" / "report.png")
+    os.mkfifo(folder / "report" / "metrics.csv")
+    write_report(folder)
+    assert precious.read_text() == "kept"
+    assert (folder / "report" / "metrics.csv").is_file()

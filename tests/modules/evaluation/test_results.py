@@ -139,3 +139,17 @@ def test_other_peoples_results_are_checked(
     read = read_results if name == "results.json" else read_predictions
     with pytest.raises(UserError, match=said):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("window_ms", 0), ("classes", []), ("resolution_hw", [0, 4]), ("confusion_threshold", 1e999)]
+)
+def test_a_protocol_that_cannot_be_is_refused(
+    result: EvaluationResult, tmp_path: Path, key: str, value: object
+) -> None:
+    write_results(result, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    content["protocol"][key] = value
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"protocol.{key}"):
+        read_results(tmp_path)
