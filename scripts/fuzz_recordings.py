@@ -37,7 +37,8 @@ def _write_metavision(path: Path) -> None:
         rows[key] = column
     with h5py.File(path, "w") as file:
         file.create_dataset("CD/events", data=rows, chunks=(128,))
-        file.attrs["geometry"] = f"{_SENSOR_HW[1]}x{_SENSOR_HW[0]}"
+        # Of fixed length: in a damaged heap of strings libhdf5 may search for ever, until the time limit of opening
+        file.attrs["geometry"] = np.bytes_(f"{_SENSOR_HW[1]}x{_SENSOR_HW[0]}")
 
 
 def _write_npz(path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from config.errors import UserError
@@ -29,6 +32,7 @@ _READERS: dict[str, Callable[[Path, Reading], EventFile]] = {
 SUFFIXES = tuple(_READERS)
 # Files of these are often something else than recordings: they are taken for one where boxes stand beside them
 LOOSE_SUFFIXES = (".npz", ".txt", ".csv")
+_LONGEST_OPENING_S = 60  # of the processor's time
 _LARGEST_SENSOR = 2**12
 _ANY_UNIT = {".h5", ".hdf5", ".npz", ".txt", ".csv"}
 
@@ -45,7 +49,7 @@ def open_event_file(path: Path, reading: Reading) -> EventFile:
             f"{path}: times of {suffix} are in us by the format's definition, but dataset.preprocessing.time_unit is "
             f"{reading.time_unit}. Leave that setting out"
         )
-    with faults_of(path):
+    with faults_of(path), _end_of_endless_loops():
         file = _READERS[suffix](path, reading)
     if file.sensor_hw is not None and not all(0 < size <= _LARGEST_SENSOR for size in file.sensor_hw):
         raise UserError(
@@ -53,6 +57,21 @@ def open_event_file(path: Path, reading: Reading) -> EventFile:
             "Get the recording anew"
         )
     return file
+
+
+@contextmanager
+def _end_of_endless_loops() -> Generator[None]:
+    """libhdf5 may search a damaged heap of strings for ever. Only a signal ends that, and with it a worker's process,
+    whose end is told with the file; never the main one.
+    """
+    is_worker = multiprocessing.parent_process() is not None
+    if is_worker:
+        signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_OPENING_S)
+    try:
+        yield
+    finally:
+        if is_worker:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def takes_time_unit(path: Path) -> bool:

@@ -261,7 +261,8 @@ def _sensor_hw(file: h5py.File, layout: Layout) -> tuple[int, int] | None:
             height, width = (int(_scalar(place, key)) for key in ("height", "width"))
             return height, width
     for attributes in (group.attrs, file.attrs):
-        width, _, height = str(attributes.get("geometry", "")).partition("x")
+        told = attributes.get("geometry", "")
+        width, _, height = (told.decode("latin-1") if isinstance(told, bytes) else str(told)).partition("x")
         if width.isdecimal() and height.isdecimal():
             return int(height), int(width)
     return None

@@ -246,3 +246,10 @@ def test_a_chunk_that_damage_hides_is_no_zeros(tmp_path: Path, chunk: int, hides
             read_events(path)
     else:
         assert np.array_equal(read_events(path)[0], EVENTS)
+
+
+def test_a_size_in_a_string_of_fixed_length_is_read(tmp_path: Path) -> None:
+    write_metavision(tmp_path / "a.h5", EVENTS)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.attrs["geometry"] = np.bytes_("640x480")
+    assert read_events(tmp_path / "a.h5")[1].sensor_hw_of_file == (480, 640)
