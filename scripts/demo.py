@@ -12,24 +12,20 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from modules.reports.tables import FIGURES, figures_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW, DATA, PROJECT = ROOT / "datasets/toy_raw", ROOT / "datasets/toy", ROOT / "runs/demo"
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
 MODEL = ["dataset=toy", f"dataset.path={DATA}", "+experiment/toy=demo", "wandb.project_name=demo", "logger=csv"]
 
 
 def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     started = time.monotonic()
-    model = [*MODEL, *precision(Path("/proc/cpuinfo"))]
     _step("Toy recordings", "scripts/make_toy_dataset.py", str(RAW))
     _step("Preprocessing", "scripts/preprocess.py", str(RAW), str(DATA), "dataset=toy", "workers=2")
     before = _runs()
-    _step("Training", "train.py", *model)
+    _step("Training", "train.py", *MODEL)
     run = (_runs() - before).pop()
     training = json.loads((run / "results.json").read_text())
     checkpoint = run / "checkpoints" / (training["best_checkpoint"] or training["last_checkpoint"])
@@ -37,7 +33,7 @@ def main() -> int:
     _step(
         "Validation",
         "validation.py",
-        *model,
+        *MODEL,
         f"checkpoint={checkpoint}",
         "model.postprocess.confidence_threshold=0.001",
     )
@@ -45,12 +41,6 @@ def main() -> int:
     _summary(json.loads((folder / "results.json").read_text()), training, checkpoint, folder)
     print(f"Whole demo:        {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
-
-
-def precision(cpuinfo: Path) -> list[str]:
-    """float32 where the processor is known to have no bfloat16: bfloat16 is emulated there, and far slower."""
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else BFLOAT16_FLAGS
-    return [] if flags & BFLOAT16_FLAGS or torch.cuda.is_available() else ["training.precision=32"]
 
 
 def _runs() -> set[Path]:

@@ -25,7 +25,7 @@ from config.schema.model import ModelConfig
 
 LoggerName = Literal["wandb", "tensorboard", "csv"]
 # RVT's 16 and Lightning's names
-Precision = Literal[16, 32, "16", "32", "bf16", "16-mixed", "bf16-mixed", "32-true"]
+Precision = Literal["auto", 16, 32, "16", "32", "bf16", "16-mixed", "bf16-mixed", "32-true"]
 Gpus = Literal["auto"] | NonNegativeInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
 

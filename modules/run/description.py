@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import yaml
 
+from config.hardware import Device
+from config.processor import bfloat16_units, processor_name
 from config.schema import Config
 from data.index import SplitIndex
 from modules.run.writing import write_json
@@ -22,7 +24,9 @@ from modules.run.writing import write_json
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
 
 
-def write_description(folder: Path, argv: Sequence[str], config: Config, splits: Sequence[SplitIndex]) -> None:
+def write_description(
+    folder: Path, argv: Sequence[str], config: Config, device: Device, splits: Sequence[SplitIndex]
+) -> None:
     """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay."""
     command = shlex.join(["python", *argv])
     with (folder / "command.txt").open("a") as file:
@@ -34,7 +38,7 @@ def write_description(folder: Path, argv: Sequence[str], config: Config, splits:
     if patch:
         (folder / "uncommitted.patch").write_text(patch)
     data = {split.split.name: describe_split(split) for split in splits}
-    write_json(folder / "environment.json", {**describe_environment(), "dataset": data})
+    write_json(folder / "environment.json", {**describe_environment(), "precision": device.precision, "dataset": data})
 
 
 def describe_environment() -> dict[str, Any]:
@@ -44,7 +48,8 @@ def describe_environment() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": processor_name() or platform.processor(),
+        "cpu_bfloat16": bfloat16_units(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "python": platform.python_version(),
@@ -67,13 +72,6 @@ def describe_split(split: SplitIndex) -> dict[str, Any]:
         "boxes_per_class": split.class_counts.sum(axis=0).tolist(),
         "digest": digest.hexdigest()[:16],
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _git(*arguments: str) -> str:

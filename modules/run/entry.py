@@ -77,7 +77,7 @@ def train(config: TrainConfig, argv: list[str]) -> int:
                 if isinstance(callback, CheckpointWriter):
                     callback.find_last()
         if is_first_process():
-            write_description(run.path, argv, config, [data.index("train"), data.index("val")])
+            write_description(run.path, argv, config, device, [data.index("train"), data.index("val")])
 
     with run.kept_if_the_start_works():
         data, module = _prepare(config, run, checkpoint, signals.watch)
@@ -149,7 +149,7 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
         index = data.index("test" if config.use_test_set else "val")
-        write_description(folder, argv, config, [index])
+        write_description(folder, argv, config, device, [index])
         _say(*room_for_results(folder, len(index.label_frame)))
     settings = config.logging.validation.high_dim
     stored = StoredResults(folder, config.checkpoint)

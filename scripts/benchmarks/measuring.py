@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from config.processor import bfloat16_units, processor_name
 from modules.reports.tables import Table
 
 Measure = Callable[[], float]  # does the work once and tells its cost: seconds, or MB
@@ -134,11 +135,9 @@ def machine(device: str) -> str:
     """What the figures were measured on."""
     import torch
 
-    processor = platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
-    parts = [f"{len(os.sched_getaffinity(0))} cores {processor}"]
+    processor = processor_name() or platform.machine()
+    units = ", ".join(bfloat16_units() or ("no bfloat16 in hardware",))
+    parts = [f"{len(os.sched_getaffinity(0))} cores {processor} ({units})"]
     if device == "cuda":
         parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"torch {torch.__version__}", date.today().isoformat()])

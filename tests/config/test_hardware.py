@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from config.errors import UserError
@@ -49,20 +51,52 @@ def test_zero_gpus_beside_a_gpu_tells_the_remedy() -> None:
     assert "hardware.gpus=[0]" not in "\n".join(decide_device(0, None, 0).notes)
 
 
+PROCESSORS = {
+    "avx512_bf16": "model name : one\nflags : fpu avx512f avx512_bf16 amx_bf16\n",
+    "arm": "Features : fp asimd bf16\n",
+    "avx2": "model name : two\nflags : fpu sse2 avx2 avx512f\n",
+}
+
+
+def cpuinfo(folder: Path, processor: str) -> Path:
+    path = folder / "cpuinfo"
+    if processor in PROCESSORS:
+        path.write_text(PROCESSORS[processor])
+    return path
+
+
 @pytest.mark.parametrize(
-    ("precision", "on_gpu", "on_cpu"),
+    ("precision", "on_gpu", "with_bfloat16", "without"),
     [
-        (None, "16-mixed", "32-true"),
-        (16, "16-mixed", "bf16-mixed"),
-        ("16-mixed", "16-mixed", "bf16-mixed"),
-        ("bf16", "bf16-mixed", "bf16-mixed"),
-        (32, "32-true", "32-true"),
+        (None, "16-mixed", "32-true", "32-true"),
+        (16, "16-mixed", "bf16-mixed", "bf16-mixed"),
+        ("16-mixed", "16-mixed", "bf16-mixed", "bf16-mixed"),
+        ("bf16", "bf16-mixed", "bf16-mixed", "bf16-mixed"),
+        (32, "32-true", "32-true", "32-true"),
+        ("auto", "16-mixed", "bf16-mixed", "32-true"),
     ],
 )
-def test_precision(precision: int | str | None, on_gpu: str, on_cpu: str) -> None:
-    assert decide_device(1, precision, 1).precision == on_gpu
-    assert decide_device(0, precision, 1).precision == on_cpu
+def test_precision(precision: int | str | None, on_gpu: str, with_bfloat16: str, without: str, tmp_path: Path) -> None:
+    assert decide_device(1, precision, 1, cpuinfo=cpuinfo(tmp_path, "avx2")).precision == on_gpu
+    for processor in ("avx512_bf16", "arm"):
+        device = decide_device(0, precision, 1, cpuinfo=cpuinfo(tmp_path, processor))
+        assert device.precision == with_bfloat16
+        assert "emulated" not in "\n".join(device.notes)
+    device = decide_device(0, precision, 1, cpuinfo=cpuinfo(tmp_path, "avx2"))
+    assert device.precision == without
+    assert ("Warning: this processor has no bfloat16 in hardware" in device.notes[-1]) == (without == "bf16-mixed")
 
 
-def test_replaced_precision_is_said() -> None:
-    assert "needs a GPU; the CPU takes bf16-mixed" in decide_device(0, 16, 0).notes[-1]
+def test_the_first_line_says_precision_and_why(tmp_path: Path) -> None:
+    def said(precision: str | int | None, processor: str) -> str:
+        return decide_device(0, precision, 0, cpuinfo=cpuinfo(tmp_path, processor)).notes[0]
+
+    assert "32-true (the default here)" in said(None, "avx2")
+    assert "bf16-mixed (auto: there is amx_bf16)" in said("auto", "avx512_bf16")
+    assert "32-true (auto: no bfloat16 in hardware)" in said("auto", "avx2")
+    assert "bf16-mixed (training.precision=16 needs a GPU" in said(16, "arm")
+
+
+def test_a_kernel_that_does_not_tell_gets_float32(tmp_path: Path) -> None:
+    assert decide_device(0, "auto", 0, cpuinfo=tmp_path / "absent").precision == "32-true"
+    assert "tells of no bfloat16" in decide_device(0, "bf16", 0, cpuinfo=tmp_path / "absent").notes[-1]

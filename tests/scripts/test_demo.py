@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo import _summary, precision
+from scripts.demo import _summary
 
 
 def test_summary_names_figures_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,18 +27,3 @@ def test_summary_names_figures_and_files(tmp_path: Path, capsys: pytest.CaptureF
     assert "350 steps, 1.50 s per step" in said
     for name in ("last.ckpt", "confusion_matrix/counts.png", "pictures/scene.png"):
         assert str(tmp_path / name) in said
-
-
-@pytest.mark.parametrize(
-    ("flags", "chosen"),
-    [
-        ("flags : fpu sse2 avx2 avx512f", ["training.precision=32"]),
-        ("flags : fpu avx512_bf16 amx_bf16", []),
-        ("Features : fp asimd bf16", []),
-    ],
-)
-def test_precision_is_what_the_processor_has_hardware_for(flags: str, chosen: list[str], tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor : 0\n{flags}\n")
-    assert precision(cpuinfo) == chosen
-    assert precision(tmp_path / "absent") == []
