@@ -33,12 +33,12 @@ class Comparison:
 
     @property
     def class_counts(self) -> tuple[object, object]:
-        return describe(self.theirs).get(CLASSES, "no"), describe(self.own)[CLASSES]
+        return describe(self.theirs).get(CLASSES, "no"), describe(self.own).get(CLASSES, "no")
 
     @property
     def only_classes_differ(self) -> bool:
         theirs, ours = self.class_counts
-        return theirs != ours and theirs != "no" and self.without(CLASS_PREDICTORS).fits
+        return theirs != ours and "no" not in (theirs, ours) and self.without(CLASS_PREDICTORS).fits
 
     @property
     def settings(self) -> list[str]:
