@@ -281,7 +281,9 @@ def test_new_classes_keep_all_but_the_class_predictors(save, three_classes):
         load_into(three_classes, model_config(), path, Wanted(offered=True))
     wanted = Wanted(classes=("car", "bus", "dog"), new_classes=True, offered=True)
     deeper = model_config("model.fpn.depth=1")
-    with pytest.raises(UserError, match=r"needs model\.fpn\.depth=0\.33\. It differs in fpn.*weights_partial=true takes"):
+    with pytest.raises(
+        UserError, match=r"needs model\.fpn\.depth=0\.33\. It differs in fpn.*weights_partial=true takes"
+    ):
         load_into(Detector(deeper, 3, PARTITION_SIZE), deeper, path, wanted)
     (line,) = load_into(three_classes, model_config(), path, wanted)
     assert line.endswith("those start anew for 3 classes, car, bus, dog (the file's had 8)")
