@@ -1,6 +1,6 @@
 """Damage small files at random and read them: what comes out must be right, or refused with one line.
 
-python scripts/fuzz.py [cases=1000] [seed=N] [what=[frames,compact,npz,index,config,recordings]] [case=K]
+python scripts/fuzz.py [cases=1000] [seed=N] [what=[frames,compact,npz,index,config,recordings,checkpoint]] [case=K]
 
 Each case damages one file in one place and reads all of them in a process that may die of it. Outcomes: right (the
 damage hit what nothing depends on), refused (an error that names the file); and, none of which may happen: silent

@@ -97,6 +97,14 @@ def recordings(folder: Path) -> Target:
     return Target({path: _whole(path) for path in readers}, lambda: b"".join(read() for read in readers.values()))
 
 
+def checkpoint(folder: Path) -> Target:
+    """A checkpoint, all of it."""
+    from scripts.fuzz_checkpoint import write_checkpoint  # here: the other kinds do without torch
+
+    path, read = write_checkpoint(folder)
+    return Target({path: _whole(path)}, read)
+
+
 KINDS: dict[str, Callable[[Path], Target]] = {
     "frames": frames,
     "compact": compact,
@@ -104,6 +112,7 @@ KINDS: dict[str, Callable[[Path], Target]] = {
     "index": index,
     "config": config,
     "recordings": recordings,
+    "checkpoint": checkpoint,
 }
 
 
