@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from config.errors import UserError
+from config.freezing import frozen_modules
 from config.schema import Config, ModelConfig, S5Config, TrainConfig
 from models.detector import Detector
 from models.weights.comparison import CLASS_PREDICTORS, Comparison, compare
@@ -34,6 +35,7 @@ class Wanted:
         partial: take what fits.
         trust: unpickle a file that is more than data, which runs any code hidden in it.
         offered: the command has keys for `new_classes` and `partial`, which a refusal may name.
+        frozen: parts that are not trained, as in training.freeze: the file must have the whole of them.
     """
 
     key: str | None = None
@@ -42,6 +44,7 @@ class Wanted:
     partial: bool = False
     trust: bool = False
     offered: bool = False
+    frozen: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Wanted:
@@ -55,6 +58,7 @@ class Wanted:
             partial=config.weights_partial,
             trust=common.trust,
             offered=True,
+            frozen=config.training.freeze,
         )
 
 
@@ -80,6 +84,7 @@ def load_into(detector: Detector, config: ModelConfig, path: Path, wanted: Wante
         if wanted.new_classes:
             _check_others(comparison, path, wanted)
             comparison = comparison.dropping(CLASS_PREDICTORS)
+        _check_frozen(comparison, path, wanted)
         taken = comparison.loaded
         if not taken:
             raise UserError(f"{path}: nothing in it fits the config's model. {comparison.by_part()}")
@@ -138,6 +143,17 @@ def _check_others(comparison: Comparison, path: Path, wanted: Wanted) -> None:
     others = comparison.without(CLASS_PREDICTORS)
     if not wanted.partial:
         check_compatible(others.theirs, others.own, path, wanted)
+
+
+def _check_frozen(comparison: Comparison, path: Path, wanted: Wanted) -> None:
+    """Raises UserError where a part would stay as it was drawn at random."""
+    frozen = tuple(f"{module}." for module in frozen_modules(wanted.frozen))
+    drawn = [name for name in comparison.new if name.startswith(frozen)]
+    if drawn:
+        raise UserError(
+            f"training.freeze={','.join(wanted.frozen)}: {len(drawn)} tensors, {drawn[0]} first, are not taken from "
+            f"{path} and would stay as they are drawn at random. Leave their part out of training.freeze"
+        )
 
 
 def _about_new_classes(comparison: Comparison, path: Path, wanted: Wanted) -> str:

@@ -1,5 +1,6 @@
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -285,7 +286,9 @@ def test_new_classes_keep_all_but_the_class_predictors(save, three_classes):
         UserError, match=r"needs model\.fpn\.depth=0\.33\. It differs in fpn.*weights_partial=true takes"
     ):
         load_into(Detector(deeper, 3, PARTITION_SIZE), deeper, path, wanted)
-    (line,) = load_into(three_classes, model_config(), path, wanted)
+    with pytest.raises(UserError, match=r"freeze=head: .* head\.class_predictors\.0\.weight first, .* drawn at random"):
+        load_into(three_classes, model_config(), path, replace(wanted, frozen=("head",)))
+    (line,) = load_into(three_classes, model_config(), path, replace(wanted, frozen=("backbone", "fpn")))
     assert line.endswith("those start anew for 3 classes, car, bus, dog (the file's had 8)")
     for key, value in three_classes.state_dict().items():
         new = key.startswith("head.class_predictors.")
