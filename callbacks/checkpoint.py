@@ -168,7 +168,8 @@ class CheckpointWriter(BoundaryCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = []
-        for entry in state_dict["best"]:
+        once = {entry["file"]: entry for entry in state_dict["best"]}  # a second entry's end would remove the first's
+        for entry in once.values():
             if BEST_NAME.fullmatch(entry["file"]) is None:  # it will be joined to the folder and removed
                 rank_zero_warn(f"the checkpoint lists {entry['file']!r} among its best: no name of ours, left alone")
             elif (self.folder / entry["file"]).is_file():

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from config import names
 from config.checks import CHECKS, MACHINE_CHECKS
-from config.composition import apply_values, compose_files, exists, take_hydra
+from config.composition import apply_values, compose_files, exists, take_hydra, to_plain
 from config.errors import ConfigError, Problem, UserError
 from config.inherited import check_inherited_ids
 from config.origins import Origins
@@ -85,7 +85,8 @@ def load(
     with _telling(problems):
         apply_values(rewritten.values, cfg)
     unresolved = OmegaConf.to_container(cfg, resolve=False)
-    for problem in (*check_targets(unresolved), *check_secrets(unresolved)):
+    secrets = {p.key: p for p in (*check_secrets(to_plain(cfg)[0]), *check_secrets(unresolved))}
+    for problem in (*check_targets(unresolved), *secrets.values()):
         problems.append(replace(problem, origin=origins.of(problem.key)))
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)

@@ -11,7 +11,7 @@ from config.errors import Problem
 from config.names import join
 
 SECRET = re.compile(r"(^|[_\W])(api_?key|key|token|secret|password|passwd|pass|credentials?)([_\W]|$)", re.IGNORECASE)
-FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,}\s]+)")
+FROM_ENVIRONMENT = re.compile(r"\$\{\s*(?:oc\.)?env\s*:\s*['\"]?([^,}\s'\"]+)")
 SHORTEST = 8  # characters of a value that is looked for: shorter ones stand in other words by chance
 
 

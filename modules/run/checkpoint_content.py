@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -48,7 +49,7 @@ class _Part(BaseModel):
 
 class _Best(_Part):
     file: str
-    AP: float
+    AP: Annotated[float, Field(ge=0, le=1)]
     step: Count
 
 
@@ -126,6 +127,13 @@ class _RandomState(_Part):
     cuda: Tensor | None = None
 
 
+def _of_lightning(version: str) -> str:
+    found = re.fullmatch(r"(\d{1,4})\.\d+\.\d+((\.post|\.dev|rc)\d+)?", version, re.ASCII)
+    if found is None or int(found[1]) < 2:  # its migration of older files believes what they say
+        raise ValueError("no version of pytorch-lightning that has written checkpoints of ours")
+    return version
+
+
 class _Content(_Part):
     """The names are Lightning's, and of our hooks."""
 
@@ -135,7 +143,9 @@ class _Content(_Part):
     state_dict: dict[str, Tensor]
     current_model_state: dict[str, Tensor] = {}  # of the last step, where state_dict is an average
     average: None = None  # the name is taken while a checkpoint is loaded
+    lightning: Annotated[str, AfterValidator(_of_lightning), Field(alias="pytorch-lightning_version")] = "2"
     loops: dict[str, Any]
+    lr_schedulers: list[Any] = []
     callbacks: _Callbacks
     optimizer_states: list[_Optimizer] = []
     EventDataModule: _Plan | None = None
@@ -153,6 +163,9 @@ def check_content(content: Mapping[str, Any], path: Path) -> None:
     except InvalidError as error:
         first = error.errors()[0]
         refuse(path, ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))
+    for tensor in nested_tensors(content):  # one number may stand for any shape, and is looked at as often
+        if tensor.layout == torch.strided and tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            refuse(path, "a tensor", f"{list(tensor.shape)} is more than the file holds of it")
     _check_loops(checked.loops, {"fit_loop": FIT_LOOP}, path, "loops")
     require_finite(checked.state_dict, path)
     require_finite(checked.current_model_state, path)

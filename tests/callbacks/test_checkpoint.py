@@ -24,7 +24,7 @@ def test_a_name_that_is_none_of_ours_is_left_alone(name: str, tmp_path: Path) ->
         path.touch()
     config = load_train_config(["dataset=toy", "model=maxvit_yolox/plain_lstm"]).checkpoint
     writer = CheckpointWriter(folder, config, AtomicCheckpointIO(), SignalHandling(LoaderWatch()))
-    best = [{"file": name, "AP": 0.1, "step": 1}, {"file": own, "AP": 0.2, "step": 2}]
+    best = [{"file": name, "AP": 0.1, "step": 1}, *2 * [{"file": own, "AP": 0.2, "step": 2}]]
     with pytest.warns(UserWarning, match="no name of ours, left alone"):
         writer.load_state_dict({"best": best, "validation_pending": False, "epoch": 0})
     assert [entry["file"] for entry in writer.best] == [own]

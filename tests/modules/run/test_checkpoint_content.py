@@ -47,6 +47,12 @@ def test_what_a_run_writes_passes() -> None:
         ({"state_dict": {"weight": torch.zeros(2, device="meta")}}, "no plain tensors"),
         ({"loops": {"fit_loop": {}}}, "loops.fit_loop is not"),
         ({"callbacks": writer(best=[{"file": 3, "AP": 0.5, "step": 1}])}, "callbacks.CheckpointWriter.best.0.file"),
+        ({"callbacks": writer(best=[{"file": "a", "AP": float("nan"), "step": 1}])}, "CheckpointWriter.best.0.AP"),
+        ({"pytorch-lightning_version": 3}, "pytorch-lightning_version"),
+        ({"pytorch-lightning_version": "1.5.0"}, "pytorch-lightning_version"),
+        ({"lr_schedulers": 3}, "lr_schedulers"),
+        ({"state_dict": {"weight": torch.zeros(1).expand(10**6, 10**6)}}, "more than the file holds"),
+        ({"hidden_state": [[(torch.zeros(1).expand(10**6, 10**6),)]]}, "more than the file holds"),
         ({"callbacks": writer(epoch=None)}, "callbacks.CheckpointWriter.epoch"),
         (
             {"callbacks": {**writer(), "RunRecord": {"history": [{"step": 1}], "seconds": 1.0}}},
