@@ -101,14 +101,15 @@ def is_alias(key: str) -> bool:
 def advice_on(key: str, known: Container[str]) -> str | None:
     """What to write for another trainer's name, as the end of a sentence; None if its meaning is not known here.
 
-    Inside of `dataset` and `model` only names of keys of that section are looked up: others mean something else there.
+    Inside of `dataset` and `model` only names of keys of that section are looked up, and of a model's weights: others
+    mean something else there.
     """
     name, section = _last(key), key.split(".")[0]
     inside = section if section in ("dataset", "model") and "." in key else None
     meant = _KEY_OF.get(name)
     if meant is not None and meant in known and (inside is None or meant.startswith(f"{inside}.")):
         return f"did you mean {meant}?"
-    if inside is not None:
+    if inside == "dataset" or (inside is not None and name not in _WEIGHTS.split()):
         return None
     if name in _RESUME.split() or name in _WEIGHTS.split():
         if "resume" not in known:

@@ -35,6 +35,7 @@ def test_every_name_leads_to_a_key_and_is_none_itself() -> None:
         ("training.early_stop", "did you mean training.early_stopping.patience?"),
         ("ckpt_path", "resume=PATH goes on with a run, weights=PATH"),
         ("pretrained", "did you mean weights?"),
+        ("model.backbone.pretrained", "did you mean weights?"),
         ("auto_lr_find", "--multirun training.learning_rate=1e-4,2e-4"),
         ("training.gradient_clip_algorithm", "by value, as in RVT"),
         ("trainer.fast_dev_run", "check=true"),
