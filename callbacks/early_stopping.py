@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.run_record import RunRecord
 from config.schema import EarlyStoppingConfig
 from modules.detection import callbacks_of
-from modules.early_stopping import reason_to_stop
+from modules.early_stopping import is_measured, reason_to_stop
 
 
 class EarlyStopping(Callback):
@@ -22,13 +23,22 @@ class EarlyStopping(Callback):
         self.reason: str | None = None  # to have stopped
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self._tell_if_never_measured(trainer)
         reason = reason_to_stop(self._record.history, self._config)
-        if reason is None or trainer.sanity_checking:
+        if reason is None:
             return
         self.reason = reason
         trainer.should_stop = True
         if trainer.is_global_zero:
             print(f"Early stopping: {reason}", flush=True)
+
+    def _tell_if_never_measured(self, trainer: Trainer) -> None:
+        values = [entry.get(self._config.metric) for entry in self._record.history]
+        if self._config.patience is not None and len(values) == 1 and not is_measured(values[0]):
+            told = f"val/{self._config.metric} has no value: there is no ground truth for it"
+            rank_zero_warn(f"training.early_stopping will not act: {told}. Its key `metric` names another")
 
 
 def stopped_early(trainer: Trainer) -> str | None:

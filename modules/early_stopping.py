@@ -8,6 +8,11 @@ from typing import Any
 from config.schema import EarlyStoppingConfig
 
 
+def is_measured(value: float | None) -> bool:
+    """False for COCO's -1: there is no ground truth."""
+    return value is not None and value >= 0
+
+
 def reason_to_stop(history: Sequence[Mapping[str, Any]], config: EarlyStoppingConfig) -> str | None:
     """Why a run with these validations, the last one included, should end; None if it should not.
 
@@ -18,7 +23,7 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]], config: EarlyStoppingCo
     best, best_step, waited = -1.0, None, 0
     for entry in history:
         value = entry.get(config.metric)
-        if value is None or value < 0:
+        if value is None or not is_measured(value):
             continue
         if best_step is None or value > best + config.min_delta:
             best, best_step, waited = value, entry["step"], 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from config.errors import UserError
 from config.yaml_files import read_yaml
@@ -91,6 +91,8 @@ def run_table(runs: Sequence[RunRow], sort: str = "AP", reverse: bool = False) -
     """One row a run. Numbers are sorted from large to small, text from A to Z, what is missing comes last."""
     header = list(dict.fromkeys(name for run in runs for name in run.cells))
     named = {name.lower(): name for name in header}
+    if sort == "AP" and "AP" not in header:  # no run can be read
+        sort = "run"
     if sort.lower() not in named:
         raise UserError(f"--sort {sort}: no such column. There are: {', '.join(header)}")
     column = named[sort.lower()]
@@ -131,13 +133,13 @@ class _RunResults(BaseModel):
     """What is read of a run's results.json, which may come from somebody else."""
 
     status: str | None = None
-    best: dict[str, float | None] | None = None
-    last: dict[str, float | None] | None = None
+    best: dict[str, FiniteFloat | None] | None = None
+    last: dict[str, FiniteFloat | None] | None = None
     steps: int | None = None
-    duration_s: float | None = None
-    steps_per_s: float | None = None
+    duration_s: FiniteFloat | None = None
+    steps_per_s: FiniteFloat | None = None
     parameters: int | None = None
-    peak_memory_mb: float | None = None
+    peak_memory_mb: FiniteFloat | None = None
 
 
 class _Protocol(BaseModel):

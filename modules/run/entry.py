@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
@@ -203,6 +204,7 @@ def _prepare_process() -> None:
         False  # what stays in float32, and training.precision=32, is float32 on a GPU, too
     )
     keep_freed_memory()
+    warnings.formatwarning = _formatted(warnings.formatwarning)
     # Lightning's advertisements and notes on settings that are our own; its warnings stay
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # the documented commands ask for workers by the machine that they were written for
@@ -215,6 +217,17 @@ def _prepare_process() -> None:
     warnings.filterwarnings(
         "ignore", message=".*checkpoint that ended before the epoch ended.*"
     )  # the plan knows where
+
+
+def _formatted(others: Callable[..., str]) -> Callable[..., str]:
+    """A warning of ours is one line for a user; one of a library keeps its place in the code."""
+    root = Path(__file__).resolve().parents[2]
+
+    def formatted(message: Warning | str, category: type[Warning], filename: str, *place: Any, **more: Any) -> str:
+        ours = Path(filename).is_relative_to(root) and ".venv" not in Path(filename).parts
+        return f"Warning: {message}\n" if ours else others(message, category, filename, *place, **more)
+
+    return formatted
 
 
 def _available_gpus() -> int:

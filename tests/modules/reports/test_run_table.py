@@ -72,6 +72,7 @@ def test_run_that_broke_off_is_a_row_with_gaps(tmp_path: Path) -> None:
         ("results.json", b"{"),
         ("results.json", b"[1, 2]"),
         ("results.json", b'{"best": {"AP": "high"}}'),
+        ("results.json", b'{"best": {"step": 1e400}}'),
         ("results.json", b"[" * 100_000),
         ("config.yaml", b"- 1\n- 2\n"),
         ("config.yaml", b"a: [\n"),
