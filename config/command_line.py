@@ -129,6 +129,8 @@ def errors_without_traceback() -> Generator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's allocator
             raise
+        if "DataLoader worker" in str(error):
+            raise  # with its traceback, which names the place in the worker
         _end_with("the machine has not enough memory for it. Take a smaller network, batch_size or sequence_length")
 
 

@@ -95,7 +95,7 @@ def _precision(
 ) -> tuple[Literal["16-mixed", "bf16-mixed", "32-true"], str]:
     """Lightning's name of the precision, and why it is that one."""
     if precision is None:
-        return ("16-mixed" if accelerator == "gpu" else "32-true"), "the default here"
+        return ("16-mixed" if accelerator == "gpu" else "32-true"), f"the default on a {accelerator.upper()}"
     if precision == "auto" and accelerator == "gpu":
         return "16-mixed", "auto: every GPU has hardware for it"
     if precision == "auto":

@@ -91,7 +91,7 @@ def test_the_first_line_says_precision_and_why(tmp_path: Path) -> None:
     def said(precision: str | int | None, processor: str) -> str:
         return decide_device(0, precision, 0, cpuinfo=cpuinfo(tmp_path, processor)).notes[0]
 
-    assert "32-true (the default here)" in said(None, "avx2")
+    assert "32-true (the default on a CPU)" in said(None, "avx2")
     assert "bf16-mixed (auto: there is amx_bf16)" in said("auto", "avx512_bf16")
     assert "32-true (auto: no bfloat16 in hardware)" in said("auto", "avx2")
     assert "bf16-mixed (training.precision=16 needs a GPU" in said(16, "arm")
