@@ -9,6 +9,7 @@ validation's folder and prints the tables.
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from config.command_line import errors_without_traceback
@@ -47,8 +48,8 @@ def write_report(folder: Path) -> None:
         "metrics": Table(
             "Metrics", ["metric", "value"], [[k, measured(v)] for k, v in results["metrics"].items() if "/" not in k]
         ),
-        "classes": figures_table("Classes", results["classes"]),
-        "groups": figures_table("Class groups", results["groups"]),
+        "classes": figures_table("Classes", [asdict(each) for each in results["classes"]]),
+        "groups": figures_table("Class groups", [asdict(each) for each in results["groups"]]),
         "recall_by_size": analysis.by_size,
         "ap_by_time": analysis.by_time,
         "ap_by_event_rate": analysis.by_event_rate,

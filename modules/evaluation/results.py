@@ -29,7 +29,7 @@ from config.errors import UserError
 from config.schema import BoxFilterConfig
 from data.arrays import read_npy
 from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
-from modules.evaluation.evaluator import EvaluationResult
+from modules.evaluation.evaluator import ClassFigures, EvaluationResult
 from modules.evaluation.labelled_frames import AnyBoxes, Boxes, LabelledFrames, Predictions
 from modules.evaluation.protocol import apply_box_filter
 
@@ -172,22 +172,13 @@ class StoredProtocol(TypedDict):
     metrics: dict[str, str]
 
 
-class StoredFigures(TypedDict):
-    name: str
-    AP: float
-    AP_50: float
-    boxes: int
-    missed: int
-    false: int
-
-
 class StoredResults(TypedDict):
     """What is read of a validation's results.json, which may come from somebody else."""
 
     protocol: StoredProtocol
     metrics: dict[str, float]
-    classes: list[StoredFigures]
-    groups: list[StoredFigures]
+    classes: list[ClassFigures]
+    groups: list[ClassFigures]
 
 
 def read_results(folder: Path) -> StoredResults:

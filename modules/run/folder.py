@@ -159,6 +159,10 @@ def with_recorded_command(overrides: list[str]) -> list[str]:
     project = typed.get("wandb.project_name")
     if typed["resume"] == "latest" and project is None:  # of all projects
         project = _newest_project(root)
+        if project is None:
+            raise UserError(
+                f"resume=latest: no run with a checkpoint under {root.absolute()}. run_root=FOLDER names another"
+            )
     run, checkpoint = RunFolder.find(root / (project or "any"), typed["resume"])
     try:
         last = (run.path / "command.txt").read_text().splitlines()[-1]

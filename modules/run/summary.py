@@ -51,7 +51,9 @@ def print_training_summary(
         lines.append(f"Last checkpoint:  {last}")
     chosen = best[0] if best is not None else last
     if chosen is not None:
-        command = shlex.join(["python", "validation.py", *overrides_of_validation(argv), f"checkpoint={chosen}"])
+        command = shlex.join(
+            ["python", "validation.py", *overrides_of_validation(argv), f"checkpoint={chosen.absolute()}"]
+        )
         lines.append(f"Validate it:      {command}")
     print("\n" + "\n".join(lines), flush=True)
 
