@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
+from numpy import ndarray
 from torch import Tensor, nn
 
 from config.schema import HeadConfig, ModelConfig, PostprocessConfig
 from models.anchors import HeadOutput, make_anchors
 from models.layers.convolution import ConvBlock, spatial_conv
-from models.loss import Loss, build_loss
+from models.loss import Loss, YoloxLoss, build_loss
 from models.postprocess import decode, postprocess
 
 PRIOR_PROBABILITY = 0.01  # what objectness and classes say before training (RetinaNet, arXiv:1708.02002)
@@ -91,6 +92,11 @@ class YoloxHead(nn.Module):
         # Distances in pixels and sums of logarithms do not survive half precision.
         with torch.autocast(boxes.device.type, enabled=False):
             return self._loss(output, boxes.float(), box_image)
+
+    def weigh_classes(self, counts: Int[ndarray, " classes"]) -> Float[Tensor, " classes"]:
+        """Set and return the weights that `model.loss.class_weight` gives to classes of so many training boxes."""
+        assert isinstance(self._loss, YoloxLoss), "the config's checks refuse the setting beside another loss"
+        return self._loss.weigh_classes(counts)
 
     @torch.no_grad()
     def detect(self, output: HeadOutput) -> list[Float[Tensor, "_ 7"]]:

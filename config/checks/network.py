@@ -7,7 +7,7 @@ from typing import Any
 
 from config.composition import MISSING
 from config.errors import Problem
-from config.schema import Config, LossWeightsConfig, ModelConfig
+from config.schema import ClassWeightConfig, Config, LossConfig, ModelConfig, SizeWeightConfig
 from config.search_path import SearchPath
 
 PATCH_SIZES = (4, 2)
@@ -51,10 +51,9 @@ def check_model(model: ModelConfig) -> Iterator[Problem]:
         )
     loss = model.loss
     if ":" not in loss.name and loss.options:
-        message = f"are those of a loss of your own; name={loss.name} has model.loss.weights"
+        message = f"are those of a loss of your own; name={loss.name} has model.loss.weights and the keys beside it"
         yield Problem("model.loss.options", message)
-    if ":" in loss.name and loss.weights != LossWeightsConfig():
-        yield Problem("model.loss.weights", f"are those of name=yolox; {loss.name} has model.loss.options")
+    yield from _check_loss(loss)
     if lstm is not None and lstm.dws_conv and lstm.dws_conv_kernel_size % 2 == 0:
         yield Problem(
             "model.backbone.stage.lstm.dws_conv_kernel_size",
@@ -80,6 +79,24 @@ def check_model(model: ModelConfig) -> Iterator[Problem]:
                 f"(model.backbone.embed_dim={model.backbone.embed_dim})",
             )
             return
+
+
+def _check_loss(loss: LossConfig) -> Iterator[Problem]:
+    """A setting that nothing reads would be a wish that is not fulfilled."""
+    if ":" in loss.name:
+        for name in loss.own_settings:
+            yield Problem(f"model.loss.{name}", f"is one of name=yolox; {loss.name} has model.loss.options")
+        return
+    size = loss.size_weight
+    if size.kind is None and size != SizeWeightConfig():
+        message = "is null, but other keys of model.loss.size_weight are set: exponential, step or linear"
+        yield Problem("model.loss.size_weight.kind", message)
+    if size.kind == "step" and size.medium_area < size.small_area:
+        message = f"is {size.medium_area:g}, below model.loss.size_weight.small_area={size.small_area:g}"
+        yield Problem("model.loss.size_weight.medium_area", message)
+    if loss.class_weight.kind is None and loss.class_weight != ClassWeightConfig():
+        message = "is null, but other keys of model.loss.class_weight are set: inverse_frequency or effective_number"
+        yield Problem("model.loss.class_weight.kind", message)
 
 
 def check_network_input(config: Config) -> Iterator[Problem]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic_core import PydanticCustomError
 
 from config.schema.base import ImportPath, Probability, Size, Size2d, Strict
 
@@ -124,12 +125,65 @@ class LossWeightsConfig(Strict):
     classification: NonNegativeFloat = 1.0
 
 
+LossPart = Literal["iou", "objectness", "class"]
+
+
+class SizeWeightConfig(Strict):
+    """Weight of a foreground anchor by the area of its box, in pixels of the loaded frame; docs/losses.md.
+
+    `normalise` divides by the mean over a batch's foreground anchors, so that the loss keeps its size.
+    """
+
+    kind: Literal["exponential", "step", "linear"] | None = None
+    weight: Annotated[float, Field(ge=1)] = 2.0  # of the smallest boxes; large ones have 1
+    small_area: PositiveFloat = 1024.0
+    medium_area: PositiveFloat = 9216.0
+    parts: Annotated[tuple[LossPart, ...], Field(min_length=1)] = ("iou",)
+    normalise: bool = False
+
+
+class ClassWeightConfig(Strict):
+    """Weight of a foreground anchor by the class of its box, from the boxes per class of the training labels."""
+
+    kind: Literal["inverse_frequency", "effective_number"] | None = None
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9999  # of effective_number (arXiv:1901.05555)
+    parts: Annotated[tuple[LossPart, ...], Field(min_length=1)] = ("class",)
+
+
+def _focal_exponent(value: float) -> float:
+    if value != 0 and value < 1:
+        raise PydanticCustomError("gamma", "0 (off) or a number of at least 1: between them the gradient is infinite")
+    return value
+
+
+class FocalConfig(Strict):
+    """Focal terms of the cross entropies (arXiv:1708.02002): gamma makes what is easy count less, alpha weighs
+    positives with alpha and negatives with 1 - alpha.
+    """
+
+    gamma: Annotated[float, AfterValidator(_focal_exponent)] = 0.0
+    alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    parts: Annotated[tuple[Literal["objectness", "class"], ...], Field(min_length=1)] = ("objectness", "class")
+
+
 class LossConfig(Strict):
     """The default is RVT's loss. Or `name` is the import path of a class of a user's own, which gets `options`."""
 
     name: Literal["yolox"] | ImportPath = "yolox"
     options: dict[str, Any] = Field(default_factory=dict)
     weights: LossWeightsConfig = LossWeightsConfig()
+    iou_kind: Literal["iou", "giou", "ciou"] = "iou"  # what the boxes are measured by
+    size_weight: SizeWeightConfig = SizeWeightConfig()
+    class_weight: ClassWeightConfig = ClassWeightConfig()
+    focal: FocalConfig = FocalConfig()
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Keys of name=yolox that are not at their defaults; a loss of a user's own does not read them."""
+        theirs = {"name", "options"}
+        default = LossConfig()
+        names = (name for name in LossConfig.model_fields if name not in theirs)
+        return tuple(name for name in names if getattr(self, name) != getattr(default, name))
 
 
 class PostprocessConfig(Strict):

@@ -13,13 +13,20 @@ from data.compiled import compiled
 
 def paired_iou(a_cxcywh: Float[Tensor, "*n 4"], b_cxcywh: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """IoU of each box with the one in its place; 0 for two boxes without an area."""
+    intersection, union = paired_overlap(a_cxcywh, b_cxcywh)
+    return intersection / (union + 1e-16)
+
+
+def paired_overlap(
+    a_cxcywh: Float[Tensor, "*n 4"], b_cxcywh: Float[Tensor, "*n 4"]
+) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """Areas of intersection and union of each box with the one in its place."""
     a_centre, a_size = a_cxcywh.split(2, dim=-1)
     b_centre, b_size = b_cxcywh.split(2, dim=-1)
     end = torch.minimum(a_centre + a_size / 2, b_centre + b_size / 2)
     start = torch.maximum(a_centre - a_size / 2, b_centre - b_size / 2)
     intersection = (end - start).clamp(min=0).prod(dim=-1)
-    union = a_size.prod(dim=-1) + b_size.prod(dim=-1) - intersection
-    return intersection / (union + 1e-16)
+    return intersection, a_size.prod(dim=-1) + b_size.prod(dim=-1) - intersection
 
 
 def iou_with_own_image(

@@ -31,6 +31,7 @@ from modules.data import EventDataModule
 from modules.detection import DetectionModule, callbacks_of
 from modules.pictures.figures import write_confusion_matrix
 from modules.run.checkpoint_check import check_resumable
+from modules.run.class_weights import weigh_classes
 from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
@@ -101,6 +102,7 @@ def _prepare(
     require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     data = EventDataModule(config, watch)
     module = DetectionModule(config)
+    _say(*weigh_classes(config, data, module))
     if config.weights is not None:
         _load_weights(module, config.weights, config)
     if config.training.freeze:
@@ -193,7 +195,9 @@ def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
     _say(*device.notes)
     require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     config = _with_seed(config, checkpoint=None)
-    check_run(config, device, EventDataModule(config), DetectionModule(config), argv)
+    data, module = EventDataModule(config), DetectionModule(config)
+    _say(*weigh_classes(config, data, module))
+    check_run(config, device, data, module, argv)
     return 0
 
 

@@ -176,7 +176,7 @@ class Steps:
             if self.way.batch_assignment:
                 return self.detector.head.loss(predictions, boxes, box_image)
             assigned = plain_network.assign_anchors(predictions, boxes, box_image)
-            return assigned_losses(predictions, boxes, assigned, self.case.config().model.loss.weights)
+            return assigned_losses(predictions, boxes, assigned, self.case.config().model.loss)
 
 
 def seconds_of_training(case: Case, way: Way) -> Measure:

@@ -306,6 +306,22 @@ def test_a_mistyped_cell_is_answered_with_the_nearest_and_an_import_path_needs_a
     assert "section model.backbone.stage.lstm" in problems(options)["model.backbone.stage.cell_options"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "key", "said"),
+    [
+        (["size_weight.weight=3"], "size_weight.kind", "exponential, step or linear"),
+        (["size_weight.kind=exponental"], "size_weight.kind", "did you mean exponential?"),
+        (["size_weight.kind=step", "size_weight.medium_area=64"], "size_weight.medium_area", "small_area=1024"),
+        (["size_weight.kind=step", "size_weight.weight=0.5"], "size_weight.weight", "greater than or equal to 1"),
+        (["class_weight.beta=0.9"], "class_weight.kind", "effective_number"),
+        (["focal.gamma=0.5"], "focal.gamma", "at least 1"),
+        (["name=my:Loss", "size_weight.kind=step"], "size_weight", "my:Loss has model.loss.options"),
+    ],
+)
+def test_a_setting_of_the_loss_that_would_do_nothing_or_harm_is_refused(typed, key, said) -> None:
+    assert said in problems([*TRAIN, *(f"model.loss.{text}" for text in typed)])[f"model.loss.{key}"]
+
+
 def test_a_loss_by_import_path_has_options_and_the_projects_has_weights() -> None:
     assert load_train_config([*TRAIN, "model.loss.name=my:Loss", "+model.loss.options.a=1"]).model.loss.options == {
         "a": 1
