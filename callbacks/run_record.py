@@ -12,9 +12,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import CheckpointWriter
 from config.errors import UserError
+from config.schema import ValidationConfig
 from data.loader import LoaderWatch
 from modules.detection import of_ours
+from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.results import results_dict, write_results
+from modules.evaluation.variants import measure_protocols, protocols_dict
 from modules.pictures.figures import draw_curves
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
@@ -149,15 +152,22 @@ class ResultsFile(Callback):
 class StoredResults(Callback):
     """Stores the results of a validation without training. Comes before pictures, which may take the last room."""
 
-    def __init__(self, folder: Path, checkpoint: Path) -> None:
-        self._folder, self._checkpoint = folder, checkpoint
+    def __init__(self, folder: Path, config: ValidationConfig) -> None:
+        self._folder, self._config = folder, config
         self._lost: str | None = None
+        self.protocols: dict[str, EvaluationResult] = {}  # what those that were asked for found
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        result = of_ours(pl_module).result
+        module, config = of_ours(pl_module), self._config
+        result, stored = module.result, dict(module.stored)
         if trainer.is_global_zero and result is not None:
+            if stored:
+                split = result.protocol["split"]
+                self.protocols = measure_protocols(stored, config.protocols, config.dataset, config.evaluation, split)
+                del stored[config.model.postprocess]  # which is stored anyway
+            more = {"protocols": protocols_dict(self.protocols, config.evaluation)} if self.protocols else {}
             try:
-                write_results(result, self._folder, checkpoint=str(self._checkpoint))
+                write_results(result, self._folder, stored, checkpoint=str(config.checkpoint), **more)
             except OSError as error:  # told when the figures stand on the screen
                 self._lost = f"{error.strerror or error}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Num
 from torch import Tensor, nn
 
-from config.schema import RVT_UNIT_PX, CompileConfig, ModelConfig
+from config.schema import RVT_UNIT_PX, CompileConfig, ModelConfig, PostprocessConfig
 from models.backbone import RecurrentBackbone
 from models.cells.cell import State
 from models.fpn import Pafpn
@@ -78,12 +79,19 @@ class Detector(nn.Module):
             return self._no_loss(selected)
         return self.head.loss(self.predict(selected), boxes, box_image)
 
-    @torch.no_grad()
     def detect(self, selected: Features) -> list[Float[Tensor, "_ 7"]]:
         """Detections of each image: x1, y1, x2, y2 in pixels, objectness, class confidence, class id; best first."""
+        return self.detect_under([None], selected)[0]
+
+    @torch.no_grad()
+    def detect_under(
+        self, thresholds: Sequence[PostprocessConfig | None], selected: Features
+    ) -> list[list[Float[Tensor, "_ 7"]]]:
+        """Detections under each of several thresholds (None: the config's), of one pass through the network."""
         if selected[0].shape[0] == 0:
-            return []
-        return self.head.detect(self.predict(selected))
+            return [[] for _ in thresholds]
+        output = self.predict(selected)
+        return [self.head.detect(output, each) for each in thresholds]
 
     def predict(self, selected: Features) -> Any:
         """The head's output, undecoded; only the head knows what it is."""

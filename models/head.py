@@ -99,9 +99,13 @@ class YoloxHead(nn.Module):
         return self._loss.weigh_classes(counts)
 
     @torch.no_grad()
-    def detect(self, output: HeadOutput) -> list[Float[Tensor, "_ 7"]]:
-        """Detections of each image: x1, y1, x2, y2 in pixels, objectness, class confidence, class id; best first."""
-        return postprocess(decode(output), self.thresholds.confidence_threshold, self.thresholds.nms_threshold)
+    def detect(self, output: HeadOutput, thresholds: PostprocessConfig | None = None) -> list[Float[Tensor, "_ 7"]]:
+        """Detections of each image: x1, y1, x2, y2 in pixels, objectness, class confidence, class id; best first.
+
+        `thresholds`: others than those of the config.
+        """
+        used = thresholds or self.thresholds
+        return postprocess(decode(output), used.confidence_threshold, used.nms_threshold)
 
 
 HEADS = {"YoloX": YoloxHead}

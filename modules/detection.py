@@ -17,6 +17,7 @@ from models.detector import Detector
 from modules.accumulation import Accumulation
 from modules.boundary import BoundaryCallback
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
+from modules.evaluation.variants import Stored, Variants
 from modules.hidden_state import HiddenState
 from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from modules.run.processes import broadcast_buffers, gather_objects
@@ -63,6 +64,8 @@ class DetectionModule(LightningModule):
         self.eval_state = HiddenState()
         self.evaluation = Evaluation(config.dataset, config.evaluation, config.model.postprocess)
         self.result: EvaluationResult | None = None
+        self.variants: Variants | None = None  # set where predictions under other protocols' thresholds are wanted, too
+        self.stored: Stored = {}
 
     def train(self, mode: bool = True) -> Self:
         """Frozen parts stay in evaluation mode: their batch norms keep the statistics that their weights were trained
@@ -152,26 +155,35 @@ class DetectionModule(LightningModule):
         features, state = self.detector.encode(batch.frames, state)
         self.eval_state.leave(state, batch.lane)
         selected = self.detector.select(features, batch.labelled_frames)
-        detections = [found.cpu() for found in self.detector.detect(selected)]
+        thresholds = [None, *(self.variants.thresholds if self.variants else [])]
+        detections, *others = (
+            [found.cpu() for found in each] for each in self.detector.detect_under(thresholds, selected)
+        )
         if detections:
-            self._evaluate(batch, detections)
+            frames = self._labelled_frames(batch)
+            self.evaluation.add(detections=detections, **frames)
+            if self.variants:
+                self.variants.add(others, **frames)
         return {"batch": batch, "detections": detections}
 
-    def _evaluate(self, batch: SequenceBatch, detections: list[Tensor]) -> None:
+    def _labelled_frames(self, batch: SequenceBatch) -> dict[str, Any]:
+        """What an evaluation is told of a batch besides the detections."""
         labelled = batch.labelled_frames
         lanes = (labelled % batch.num_lanes).tolist()
         event_count = batch.frames.flatten(0, 1)[labelled].flatten(1).sum(dim=1, dtype=torch.int64)
-        self.evaluation.add(
-            sequence_names=[batch.sequence_names[lane] for lane in lanes],
-            t_us=batch.t_us.flatten()[labelled.cpu()],
-            detections=detections,
-            boxes=batch.boxes.cpu(),
-            box_image=batch.box_image.cpu(),
-            event_count=event_count.cpu(),
-        )
+        return {
+            "sequence_names": [batch.sequence_names[lane] for lane in lanes],
+            "t_us": batch.t_us.flatten()[labelled.cpu()],
+            "boxes": batch.boxes.cpu(),
+            "box_image": batch.box_image.cpu(),
+            "event_count": event_count.cpu(),
+        }
 
     def on_validation_epoch_end(self) -> None:
-        self.evaluation.gather()
+        frames = self.evaluation.gather()
+        if self.variants:
+            stored = self.variants.gather(len(frames))
+            self.stored = {self.config.model.postprocess: frames, **stored} if stored else {}
         self.eval_state.reset()
         prefix = "test" if self.trainer.testing else "val"
         self.result = self.evaluation.result(split=prefix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from config.errors import Problem
+from config.names import nearest
 from config.schema import Config, TrainConfig, ValidationConfig
 
 
@@ -62,3 +63,13 @@ def check_weights(config: TrainConfig) -> Iterator[Problem]:
     for key in [*(key for key, is_set in given.items() if is_set), *(["weights_key"] if config.weights_key else [])]:
         if config.weights is None:
             yield Problem(key, "tells how to take weights=FILE, and no file is given")
+
+
+def check_protocols(config: ValidationConfig) -> Iterator[Problem]:
+    """Names in `protocols` are of evaluation.protocols."""
+    known = config.evaluation.protocols
+    for name in config.protocols:
+        if name not in known:
+            meant = nearest(name, known)
+            suggestion = f" Did you mean {meant}?" if meant else ""
+            yield Problem("protocols", f"there is no {name}.{suggestion} evaluation.protocols has: {', '.join(known)}")

@@ -110,6 +110,7 @@ class PreprocessingConfig(Strict):
 
 class DatasetConfig(Strict):
     name: Line
+    compares_with: Line | None = None  # whose figures are measured on these classes and boxes, or why nobody's are
     path: UserPath
     classes: Annotated[tuple[Line, ...], Field(min_length=1)]  # in id order
     class_groups: dict[Line, tuple[Line, ...]]
@@ -133,6 +134,12 @@ class DatasetConfig(Strict):
         """Height and width of the frames as loaded, before padding."""
         scale = 2 if self.downsample_by_factor_2 else 1
         return self.resolution_hw[0] // scale, self.resolution_hw[1] // scale
+
+    @property
+    def sensor_pixels_per_pixel(self) -> float:
+        """Of the frames as loaded: 4 at half resolution."""
+        (height, width), (frame_height, frame_width) = self.resolution_hw, self.frame_hw
+        return height * width / (frame_height * frame_width)
 
     @property
     def channels(self) -> int:

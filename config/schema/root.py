@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from config.schema.base import RVT_UNIT_PX, Duration, FolderName, Line, NumWorkers, Probability, Size, Strict, UserPath
-from config.schema.dataset import DatasetConfig
+from config.schema.dataset import BoxFilterConfig, DatasetConfig
 from config.schema.model import ModelConfig
 
 LoggerName = Literal["wandb", "tensorboard", "csv"]
@@ -83,9 +83,21 @@ class ValidationLoopConfig(Strict):
     check_val_every_n_epoch: Duration | None
 
 
+class ProtocolConfig(Strict):
+    """How somebody's figures were measured; a box filter of null is the data set's."""
+
+    score: Literal["product", "class"]
+    confidence_threshold: Probability
+    nms_threshold: Probability
+    class_agnostic: bool = False  # what is called AP there ignores classes
+    box_filter: BoxFilterConfig | None = None  # in sensor pixels
+    source: Line  # whose protocol it is, and where that can be read
+
+
 class EvaluationConfig(Strict):
     score: Literal["product", "class"]
     confusion_threshold: Probability
+    protocols: dict[FolderName, ProtocolConfig] = Field(default_factory=dict)  # older checkpoints lack it
 
 
 class BatchSizeConfig(Strict):
@@ -191,4 +203,5 @@ def _switch(value: object) -> object:
 
 class ValidationConfig(Config):
     checkpoint: UserPath
+    protocols: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # names of evaluation.protocols
     use_test_set: Annotated[bool, BeforeValidator(_switch)]

@@ -18,6 +18,7 @@ from modules.evaluation.confusion import ConfusionMatrix, confusion_matrix
 from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Predictions
 from modules.evaluation.matching import Matches, match
 from modules.evaluation.protocol import apply_box_filter, describe_protocol
+from modules.evaluation.weighted import WeightedAp, mean_over_classes
 
 
 class Evaluation:
@@ -74,7 +75,7 @@ class Evaluation:
             LabelledFrames(names, sequence, t_us.cpu().numpy(), event_count.cpu().numpy(), truth, predictions)
         )
 
-    def gather(self) -> None:
+    def gather(self) -> LabelledFrames:
         """Bring the frames of all ranks together on every rank; a frame that two ranks saw counts once."""
         mine = LabelledFrames.merge(self._parts)
         self._parts = [mine]
@@ -82,6 +83,7 @@ class Evaluation:
             parts: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, mine)
             self._parts = parts
+        return LabelledFrames.merge(self._parts)
 
     def result(self, split: str = "val") -> EvaluationResult:
         """Measure all frames added so far."""
@@ -105,12 +107,24 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
+class SequenceFigures:
+    """One sequence alone: means over the classes that it has."""
+
+    name: str
+    AP: float
+    AP_50: float
+    frames: int
+    boxes: int
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """What an evaluation found; `modules.evaluation.results` writes it."""
 
     metrics: dict[str, float]  # AP, AP_50, ...; names without prefix; -1: no ground truth
     classes: list[ClassFigures]
     groups: list[ClassFigures]
+    sequences: list[SequenceFigures]  # that have ground truth, the worst first
     confusion: ConfusionMatrix
     protocol: dict[str, Any]
     frames: LabelledFrames  # everything that was added, unfiltered
@@ -121,7 +135,9 @@ class EvaluationResult:
         return self.protocol["evaluated_frames"]
 
 
-def matches_of(frames: LabelledFrames, num_classes: int, score: str, use_classes: bool = True) -> Matches:
+def matches_of(
+    frames: LabelledFrames, num_classes: int, score: str, use_classes: bool = True, area_scale: float = 1.0
+) -> Matches:
     """COCO matching of filtered frames under a score, `product` or `class`."""
     truth, predictions = frames.truth, frames.predictions
     return match(
@@ -134,6 +150,7 @@ def matches_of(frames: LabelledFrames, num_classes: int, score: str, use_classes
         predictions.score(score),
         num_classes,
         use_classes,
+        area_scale,
     )
 
 
@@ -147,7 +164,8 @@ def measure(
     """The protocol applied to frames that lie in memory."""
     kept = apply_box_filter(frames, dataset.eval_box_filter)
     num_classes = dataset.num_classes
-    curves = coco.accumulate(matches_of(kept, num_classes, settings.score))
+    matches = matches_of(kept, num_classes, settings.score)
+    curves = coco.accumulate(matches)
     by_class_confidence = coco.accumulate(matches_of(kept, num_classes, "class")).summary()
     agnostic = coco.accumulate(matches_of(kept, num_classes, "class", use_classes=False)).summary()
     confusion = confusion_matrix(
@@ -160,13 +178,41 @@ def measure(
     classes = [_class_figures(curves, confusion, index) for index in range(num_classes)]
     groups = [_group_figures(name, members, classes) for name, members in dataset.class_groups.items()]
     metrics = curves.summary()
+    metrics |= _sizes_on_the_sensor(kept, metrics, dataset, settings.score)
     for name in ("AP", "AP_50"):
         metrics[f"{name}_class_confidence"] = by_class_confidence[name]
         metrics[f"{name}_class_agnostic"] = agnostic[name]
         metrics |= {f"{name}/{c.name}": getattr(c, name) for c in classes if c.boxes}
         metrics |= {f"{name}_group/{g.name}": getattr(g, name) for g in groups if g.boxes}
     protocol = describe_protocol(dataset, settings, postprocess, split, len(frames), len(kept))
-    return EvaluationResult(metrics, classes, groups, confusion, protocol, frames)
+    sequences = _sequence_figures(WeightedAp.of(matches, kept.sequence, len(kept.sequence_names)), kept)
+    return EvaluationResult(metrics, classes, groups, sequences, confusion, protocol, frames)
+
+
+SIZES = ("AP_S", "AP_M", "AP_L")
+
+
+def _sizes_on_the_sensor(
+    kept: LabelledFrames, metrics: dict[str, float], dataset: DatasetConfig, score: str
+) -> dict[str, float]:
+    """AP of small, medium and large boxes as they are on the sensor: of the same objects at any resolution."""
+    scale = dataset.sensor_pixels_per_pixel
+    if scale != 1:
+        metrics = coco.accumulate(matches_of(kept, dataset.num_classes, score, area_scale=scale)).summary()
+    return {f"{name}_sensor": metrics[name] for name in SIZES}
+
+
+def _sequence_figures(weighted: WeightedAp, kept: LabelledFrames) -> list[SequenceFigures]:
+    ap = weighted.each_group()
+    every, at_50 = mean_over_classes(ap), mean_over_classes(ap[:, :, :1])
+    frames = np.bincount(kept.sequence, minlength=weighted.num_groups)
+    boxes = weighted.num_truth.sum(axis=0)
+    figures = [
+        SequenceFigures(name, float(every[i]), float(at_50[i]), int(frames[i]), int(boxes[i]))
+        for i, name in enumerate(kept.sequence_names)
+        if boxes[i]
+    ]
+    return sorted(figures, key=lambda each: (each.AP, each.name))
 
 
 def _class_figures(curves: coco.Curves, confusion: ConfusionMatrix, index: int) -> ClassFigures:

@@ -72,11 +72,13 @@ def match(
     score: Float[ndarray, " d"],
     num_classes: int,
     use_classes: bool = True,
+    area_scale: float = 1.0,
 ) -> Matches:
     """Match predictions to the ground truth of their frame and class, the best score first.
 
     Boxes are (left, top, width, height); frames are indices from 0. Boxes of a class outside 0..num_classes-1 take no
     part. `use_classes=False` lets any class match any other and keeps 100 predictions per frame over all classes.
+    `area_scale` multiplies boxes' areas before their size is looked at: pixels of the sensor per pixel of the frame.
     """
     truth = _Boxes(truth_frame, truth_class, truth_xywh.astype(np.float64))
     truth = truth.take(_by_frame_and_class(truth, num_classes))
@@ -92,7 +94,7 @@ def match(
     kept = rank < MAX_DETECTIONS[-1]
     found, score, group, rank = found.take(best_first[kept]), score[best_first[kept]], group[kept], rank[kept]
 
-    truth_group, truth_counts = truth.group(num_classes), truth.counts_in()
+    truth_group, truth_counts = truth.group(num_classes), truth.counts_in(area_scale)
     truth_start, truth_stop = np.searchsorted(truth_group, group), np.searchsorted(truth_group, group, side="right")
     ious, offsets = ragged_ious(truth.xywh, truth_start, truth_stop, found.xywh)
     _, start, length = np.unique(group, return_index=True, return_counts=True)
@@ -101,7 +103,7 @@ def match(
         ious,
         offsets,
         truth_counts,
-        found.counts_in(),
+        found.counts_in(area_scale),
         start,
         stop,
         truth_start[start],
@@ -130,9 +132,9 @@ class _Boxes(NamedTuple):
         """A number for each pair of frame and class."""
         return self.frame.astype(np.int64) * num_classes + self.class_id
 
-    def counts_in(self) -> Bool[ndarray, "areas n"]:
+    def counts_in(self, area_scale: float) -> Bool[ndarray, "areas n"]:
         """Whether a box is of the sizes that each of `AREAS` counts."""
-        area = self.xywh[:, 2] * self.xywh[:, 3]
+        area = self.xywh[:, 2] * self.xywh[:, 3] * area_scale
         limits = np.array(list(AREAS.values()))
         return (area >= limits[:, :1]) & (area <= limits[:, 1:])
 

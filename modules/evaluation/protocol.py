@@ -48,11 +48,14 @@ def describe_protocol(
     """All that a figure depends on, besides the predictions."""
     return {
         "dataset": dataset.name,
+        "compares_with": dataset.compares_with,
+        "protocols": names_of(dataset, settings, postprocess),
         "split": split,
         "classes": list(dataset.classes),
         "class_groups": {name: list(members) for name, members in dataset.class_groups.items()},
         "window_ms": dataset.representation.window_ms,
         "resolution_hw": list(dataset.frame_hw),
+        "sensor_hw": list(dataset.resolution_hw),
         "box_filter_px": dataset.eval_box_filter.model_dump(),
         "score": settings.score,
         "confidence_threshold": postprocess.confidence_threshold if postprocess else None,
@@ -71,9 +74,26 @@ def describe_protocol(
     }
 
 
+def names_of(dataset: DatasetConfig, settings: EvaluationConfig, postprocess: PostprocessConfig | None) -> list[str]:
+    """Protocols of evaluation.protocols under which these settings measure."""
+    if postprocess is None:
+        return []
+    stated = (settings.score, postprocess.confidence_threshold, postprocess.nms_threshold, dataset.eval.box_filter)
+    return [
+        name
+        for name, each in settings.protocols.items()
+        if stated
+        == (each.score, each.confidence_threshold, each.nms_threshold, each.box_filter or dataset.eval.box_filter)
+    ]
+
+
 METRIC_NOTES = {
     "AP": "mean over classes that have ground truth, predictions ranked by `score`: product = objectness * class "
     "confidence, class = class confidence alone; -1: no ground truth",
     "AP_class_confidence": "AP with predictions ranked by class confidence alone, the convention of RVT",
+    "AP_S": "area below 32 x 32, AP_M: to 96 x 96, AP_L: above, in pixels of the frame as loaded (resolution_hw), the "
+    "convention of RVT: at another resolution these are other objects",
+    "AP_S_sensor": "the same in pixels of the sensor (sensor_hw), with AP_M_sensor and AP_L_sensor: the same objects "
+    "at any resolution",
     "AP_class_agnostic": "AP with classes ignored, ranked by class confidence, which eTraM's fork of RVT logs as AP",
 }

@@ -4,6 +4,7 @@
     predictions/NAME_bbox.npy     every prediction of a sequence, Prophesee box format, not filtered
     ground_truth/NAME_bbox.npy    every box of its labelled frames, in the same format
     frames.csv                    every labelled frame: sequence, t_us, event_count
+    other_thresholds.npz          predictions under the thresholds of other protocols, `modules.evaluation.variants`
     coco/{predictions,ground_truth}.json   after the box filter, as COCO's tools expect them
 
 `class_confidence` of stored predictions is the score that ranks them (`protocol.score`); `objectness` and
@@ -18,20 +19,27 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import (
+    IO,
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic asks for it before Python 3.12
+)
 
 import numpy as np
 from numpy import ndarray
 from pydantic import Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
+from typing_extensions import TypedDict
 
 from config.errors import UserError
 from config.schema import BoxFilterConfig
 from data.arrays import read_npy
 from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
-from modules.evaluation.evaluator import ClassFigures, EvaluationResult
+from modules.evaluation.evaluator import ClassFigures, EvaluationResult, SequenceFigures
 from modules.evaluation.labelled_frames import AnyBoxes, Boxes, LabelledFrames, Predictions
 from modules.evaluation.protocol import apply_box_filter
+from modules.evaluation.variants import FILE, Stored, write_variants
 
 _FOLDERS = ("predictions", "ground_truth", "coco")
 
@@ -42,6 +50,7 @@ def results_dict(result: EvaluationResult) -> dict[str, Any]:
         "metrics": result.metrics,
         "classes": [asdict(figures) for figures in result.classes],
         "groups": [asdict(figures) for figures in result.groups],
+        "sequences": [asdict(figures) for figures in result.sequences],
         "confusion_matrix": {
             "labels": list(result.confusion.labels),
             "threshold": result.confusion.threshold,
@@ -52,8 +61,8 @@ def results_dict(result: EvaluationResult) -> dict[str, Any]:
     }
 
 
-def write_results(result: EvaluationResult, folder: Path, **more: Any) -> None:
-    """Write results.json with `more` keys and all predictions to a folder, which is made.
+def write_results(result: EvaluationResult, folder: Path, variants: Stored | None = None, **more: Any) -> None:
+    """Write results.json with `more` keys, all predictions and those of `variants` to a folder, which is made.
 
     The figures first: an OSError, of a full disk, that comes later leaves them, and no piece of the predictions.
     """
@@ -66,8 +75,10 @@ def write_results(result: EvaluationResult, folder: Path, **more: Any) -> None:
         raise
     try:
         write_predictions(result, folder)
+        write_variants(variants or {}, folder)
     except OSError:
-        (folder / "frames.csv").unlink(missing_ok=True)
+        for name in ("frames.csv", FILE):
+            (folder / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
         raise
@@ -162,6 +173,9 @@ class StoredProtocol(TypedDict):
     classes: Annotated[list[str], Field(min_length=1)]
     window_ms: Annotated[int, Field(gt=0, lt=2**31)]
     resolution_hw: tuple[Side, Side]
+    sensor_hw: NotRequired[tuple[Side, Side]]  # as the two below, not in results of older versions
+    compares_with: NotRequired[str | None]
+    protocols: NotRequired[list[str]]
     box_filter_px: StoredBoxFilter
     score: Literal["product", "class"]
     confidence_threshold: float | None
@@ -179,6 +193,7 @@ class StoredResults(TypedDict):
     metrics: dict[str, float]
     classes: list[ClassFigures]
     groups: list[ClassFigures]
+    sequences: NotRequired[list[SequenceFigures]]
 
 
 def read_results(folder: Path) -> StoredResults:

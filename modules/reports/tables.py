@@ -57,6 +57,7 @@ def _shown(cell: Cell) -> str:
     return f"{cell:,}" if isinstance(cell, int) else printable(cell)
 
 
+SEQUENCE_FIGURES = ("AP", "AP_50", "frames", "boxes")
 FIGURES = ("AP", "AP_50", "boxes", "missed", "false")
 
 
@@ -64,6 +65,12 @@ def figures_table(title: str, figures: Sequence[Mapping[str, Any]]) -> Table:
     """What results.json says of each class or group; dashes where there is no ground truth."""
     rows = [[row["name"], *(_figure(name, row[name]) for name in FIGURES)] for row in figures]
     return Table(title, ["class", *FIGURES], rows)
+
+
+def sequences_table(title: str, figures: Sequence[Mapping[str, Any]]) -> Table:
+    """What results.json says of each sequence."""
+    rows = [[each["name"], *(_figure(name, each[name]) for name in SEQUENCE_FIGURES)] for each in figures]
+    return Table(title, ["sequence", *SEQUENCE_FIGURES], rows)
 
 
 def _figure(name: str, value: float) -> Cell:

@@ -29,7 +29,9 @@ from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, 
 from models.weights.pretrained import Wanted, load_into
 from modules.data import EventDataModule
 from modules.detection import DetectionModule, callbacks_of
+from modules.evaluation.variants import Variants
 from modules.pictures.figures import write_confusion_matrix
+from modules.reports.protocols import protocols_table
 from modules.run.checkpoint_check import check_resumable
 from modules.run.class_weights import weigh_classes
 from modules.run.description import write_description
@@ -155,7 +157,8 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
         write_description(folder, argv, config, device, [index])
         _say(*room_for_results(folder, len(index.label_frame)))
     settings = config.logging.validation.high_dim
-    stored = StoredResults(folder, config.checkpoint)
+    module.variants = Variants(config.dataset, config.evaluation, config.model.postprocess)
+    stored = StoredResults(folder, config)
     pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
     trainer = evaluation_trainer(config, device, [stored, pictures] if settings.enable else [stored])
     loop = trainer.test if config.use_test_set else trainer.validate
@@ -167,7 +170,9 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
         with goes_on_without(folder / "confusion_matrix"):
             write_confusion_matrix(module.result.confusion, folder / "confusion_matrix")
         with goes_on_without("the table of results", f"{folder}/results.json has them"):
-            print_validation_summary(module.result, folder)
+            print_validation_summary(module.result, folder, protocols_table(stored.protocols, config.evaluation))
+        if module.variants.too_many:
+            _say("Too many predictions to keep those under the thresholds of other protocols: is the network trained?")
         stored.raise_if_lost()
     return 0
 

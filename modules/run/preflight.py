@@ -22,7 +22,8 @@ from modules.run.processes import is_first_process
 from modules.run.trainer import hardware_arguments
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
-_BYTES_OF_RESULTS_PER_FRAME = 8000  # about 40 predictions, each of 40 bytes as an array and 160 as JSON
+# about 40 predictions, each of 40 bytes as an array and 160 as JSON, and 600 of 26 bytes under other thresholds
+_BYTES_OF_RESULTS_PER_FRAME = 24_000
 _BYTES_PER_PARAMETER = 12  # the weight and AdamW's two moments, float32
 
 

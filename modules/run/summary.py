@@ -13,7 +13,7 @@ from config.schema import ValidationConfig
 from config.search_path import RECORDED
 from config.sections import is_under
 from modules.evaluation.evaluator import EvaluationResult
-from modules.reports.tables import Table, figures_table, measured
+from modules.reports.tables import Table, figures_table, measured, sequences_table
 from modules.run.folder import RunFolder
 
 # Keys that validation.py knows as well, but that change no number of a validation. All others are repeated.
@@ -76,11 +76,27 @@ def _changes_a_validation(text: str) -> bool:
     return key_tree(ValidationConfig).knows(key) and not has_none
 
 
-def print_validation_summary(result: EvaluationResult, folder: Path) -> None:
-    """Print AP and its family, classes and groups, and where the files are."""
+WORST_SEQUENCES = 5
+
+
+def print_validation_summary(result: EvaluationResult, folder: Path, protocols: Table) -> None:
+    """Print AP and its family, classes and groups, the worst sequences, other protocols, and where the files are."""
     # per class and per group they stand in the table of classes
     figures = [(name, measured(value)) for name, value in result.metrics.items() if "/" not in name]
     classes = figures_table("", [asdict(each) for each in (*result.classes, *result.groups)])
-    tables = classes, Table("", ["metric", "value"], figures)
-    lines = [*(table.format() for table in tables), f"Frames: {result.num_frames}", f"Results: {folder}"]
+    worst = [asdict(each) for each in result.sequences[:WORST_SEQUENCES]]
+    tables = [
+        classes,
+        Table("", ["metric", "value"], figures),
+        *([sequences_table(f"Worst of {len(result.sequences)} sequences", worst)] if len(result.sequences) > 1 else []),
+        *([protocols] if protocols.rows else []),
+    ]
+    protocol = result.protocol
+    (height, width), (rows, columns) = protocol["resolution_hw"], protocol["sensor_hw"]
+    lines = [
+        *(table.format() for table in tables),
+        f"Frames: {result.num_frames}, at {width} x {height} of a sensor of {columns} x {rows}",
+        *([f"Compares with: {protocol['compares_with']}"] if protocol["compares_with"] else []),
+        f"Results: {folder}",
+    ]
     print("\n" + "\n".join(lines), flush=True)

@@ -209,3 +209,22 @@ def _one_rank(rank: int, world_size: int, folder: str) -> None:
     evaluation.gather()
     torch.save(evaluation.result().metrics, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def test_sizes_on_the_sensor_are_of_the_same_objects_at_any_resolution() -> None:
+    """A box of 40 x 40 pixels at half resolution is medium there, and on the sensor, where it has 80 x 80; one of
+    60 x 60 is medium there and large on the sensor.
+    """
+    medium, large = (1, 100, 100, 40, 40), (1, 300, 200, 60, 60)
+    metrics = result_of(("a", 600_000, boxes_of(medium, large), found((80, 80, 120, 120, 0.9, 0.9, 1)))).metrics
+    assert metrics["AP_M"] == pytest.approx(0.5, abs=0.01)
+    assert (metrics["AP_M_sensor"], metrics["AP_L_sensor"], metrics["AP_S_sensor"]) == (pytest.approx(1), 0, -1)
+
+
+def test_sequences_are_told_apart_the_worst_first() -> None:
+    result = result_of(
+        ("good", 600_000, boxes_of(CAR), found(HIT)),
+        ("bad", 600_000, boxes_of(CAR), found(ELSEWHERE)),
+        ("empty", 600_000, boxes_of(), found(HIT)),
+    )
+    assert [(each.name, each.AP, each.boxes) for each in result.sequences] == [("bad", 0, 1), ("good", 1, 1)]

@@ -421,13 +421,20 @@ def test_other_scales_train_validate_and_resume(start: Start, tmp_path: Path, se
         start("training.max_steps=2", f"weights={checkpoint}", project="other")
 
 
-def test_the_test_split_is_measured_where_it_is_asked_for(start: Start, make_config, tmp_path: Path) -> None:
+def test_the_test_split_is_measured_where_it_is_asked_for(start: Start, make_config, tmp_path: Path, capsys) -> None:
     assert start("training.max_steps=2", "validation.limit_val_batches=0") == 0
     checkpoint = next((run_folder(tmp_path) / "checkpoints").glob("last_*"))
-    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint, "use_test_set=true")
+    asked = "use_test_set=true", "protocols=[rvt,yolox]"
+    config = validation_config(make_config(*NETWORK).dataset.path, checkpoint, *asked)
     assert validate(config, ["validation.py"]) == 0
+    printed = capsys.readouterr().out
+    assert "The same network under other protocols" in printed
+    assert "at 12 x 8 of a sensor of 24 x 16" in printed
     (found,) = run_folder(tmp_path).glob("validation_test_*")
     results = json.loads((found / "results.json").read_text())
     assert results["protocol"]["split"] == "test"
+    assert {name: each["protocol"]["nms_threshold"] for name, each in results["protocols"].items()} == {
+        "rvt": 0.45, "yolox": 0.65,
+    }  # fmt: skip
     assert results["protocol"]["labelled_frames"] == 2  # of its one sequence of five frames
     assert [path.name for path in (found / "predictions").iterdir()] == ["sequence_0_bbox.npy"]

@@ -29,4 +29,4 @@ def test_a_word_where_results_may_not_fit(tmp_path: Path, monkeypatch: pytest.Mo
     assert room_for_results(tmp_path, 10) == []
     monkeypatch.setattr("modules.run.preflight.shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
     (line,) = room_for_results(tmp_path, 1000)
-    assert line.startswith(f"{tmp_path}: 1.0 MiB free, and predictions of 1,000 frames may take 7.6 MiB")
+    assert line.startswith(f"{tmp_path}: 1.0 MiB free, and predictions of 1,000 frames may take 22.9 MiB")
