@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from config.errors import UserError
 from config.schema import DatasetConfig, EvaluationConfig, PostprocessConfig, ProtocolConfig
@@ -43,14 +44,14 @@ class Variants:
         self._count = [0] * len(self.thresholds)
         self.too_many = False
 
-    def add(self, detections: Sequence[Sequence[ndarray]], **frames: object) -> None:
+    def add(self, detections: Sequence[Sequence[Tensor]], **frames: Any) -> None:
         """`detections` of each pair; `frames` as `Evaluation.add` takes them."""
         for index, (evaluation, found) in enumerate(zip(self._evaluations, detections, strict=True)):
             self._count[index] += sum(map(len, found))
             if self._count[index] > MOST_PREDICTIONS:
                 evaluation.reset()
             else:
-                evaluation.add(detections=found, **frames)  # type: ignore[bad-argument-type]
+                evaluation.add(detections=found, **frames)
 
     def gather(self, num_frames: int) -> Stored:
         """All ranks' frames by thresholds; none where a rank had too many predictions to keep."""

@@ -22,15 +22,16 @@ def test_results_that_the_disk_has_no_room_for_end_a_validation_after_all_else(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     trainer: Any = SimpleNamespace(is_global_zero=True)
-    module: Any = SimpleNamespace(result=result_of(("a", 600_000, boxes_of(CAR), found(HIT))))
-    stored = StoredResults(tmp_path, Path("last.ckpt"))
+    module: Any = SimpleNamespace(result=result_of(("a", 600_000, boxes_of(CAR), found(HIT))), stored={})
+    config: Any = SimpleNamespace(checkpoint=Path("last.ckpt"))
+    stored = StoredResults(tmp_path, config)
     with monkeypatch.context() as context:
         context.setattr(np, "save", fail)
         stored.on_validation_end(trainer, module)
     with pytest.raises(UserError, match=r"not stored: No space left on device; results\.json has the figures"):
         stored.raise_if_lost()
 
-    whole = StoredResults(tmp_path, Path("last.ckpt"))
+    whole = StoredResults(tmp_path, config)
     whole.on_test_end(trainer, module)
     whole.raise_if_lost()
     assert (tmp_path / "frames.csv").is_file()
