@@ -35,9 +35,9 @@ class ChunkDataset(Dataset):
 
     def __init__(self, index: SplitIndex, dataset: DatasetConfig) -> None:
         self._index, self._dataset = index, dataset
-        self._frame_chw = (dataset.channels, *dataset.frame_hw)
-        self._random = Augmentation(dataset.data_augmentation.random, dataset.frame_hw)
-        self._stream = Augmentation(dataset.data_augmentation.stream, dataset.frame_hw)
+        self._frame_chw = (dataset.channels, *dataset.loaded_hw)
+        self._random = Augmentation(dataset.data_augmentation.random, dataset.loaded_hw)
+        self._stream = Augmentation(dataset.data_augmentation.stream, dataset.loaded_hw)
         self._sequences: OrderedDict[int, Sequence] = OrderedDict()
         self._owner = os.getpid()
 

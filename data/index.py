@@ -193,7 +193,8 @@ def _size_and_time_if_there(path: Path) -> tuple[int, int]:
 
 def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:
     """Files that may hold the index: beside the data, and in the user's cache folder."""
-    settings = (_VERSION, dataset.ev_repr_name, dataset.classes, dataset.resolution_hw, dataset.downsample_by_factor_2)
+    size = dataset.loaded_hw if dataset.stride is None else dataset.stride == 2
+    settings = (_VERSION, dataset.ev_repr_name, dataset.classes, dataset.resolution_hw, size)
     key = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamrvt"

@@ -134,9 +134,9 @@ def loaded_boxes(raw: ndarray, dataset: DatasetConfig) -> Float32[ndarray, "n 5"
     """
     x, y, w, h = (raw[name] if raw.dtype[name].kind == "f" else raw[name].astype(np.float64) for name in "xywh")
     corners = np.stack([x, y, x + w, y + h], axis=1).astype(np.float32)
-    scales = ((dataset.resolution_hw, 1.0), (dataset.frame_hw, 0.5 if dataset.downsample_by_factor_2 else 1.0))
-    for (height, width), scale in scales:
-        corners *= np.float32(scale)
+    steps = ((dataset.resolution_hw, (1.0, 1.0)), (dataset.loaded_hw, dataset.scale_hw))
+    for (height, width), (scale_y, scale_x) in steps:
+        corners *= np.array([scale_x, scale_y] * 2, dtype=np.float32)
         largest = np.tile(np.array([width - 1, height - 1], dtype=np.float32), 2)
         corners = np.clip(corners, 0, largest)
     class_id = raw["class_id"].astype(np.float32)[:, None]

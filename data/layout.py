@@ -4,7 +4,8 @@
     labels_v2/labels.npz                       boxes of all labelled frames, and where each frame's begin
     labels_v2/timestamps_us.npy                times of the labelled frames
     event_representations_v2/<ev_repr_name>/   for example stacked_histogram_dt=50_nbins=10
-        event_representations[_ds2_nearest].h5     one frame of each window; the data set is called `data`
+        event_representations[_ds2_nearest].h5     one frame of each window; the data set is called `data`. Frames of
+                                                   another size than the sensor's and half of it: _540x960
         event_representations[_ds2_nearest]_compact.h5     the same, smaller and faster: data/frame_store.py
         timestamps_us.npy                          end of each window
         objframe_idx_2_repr_idx.npy                frame index of each labelled frame
@@ -35,11 +36,11 @@ class SequenceLayout:
 
     folder: Path
     ev_repr_name: str
-    half_resolution: bool
+    frames_name: str
 
     @classmethod
     def of(cls, folder: Path, dataset: DatasetConfig) -> SequenceLayout:
-        return cls(folder, dataset.ev_repr_name, dataset.downsample_by_factor_2)
+        return cls(folder, dataset.ev_repr_name, frames_file_name(dataset))
 
     @property
     def boxes(self) -> Path:
@@ -55,7 +56,7 @@ class SequenceLayout:
 
     @property
     def frames(self) -> Path:
-        return self.representation / frames_file_name(self.half_resolution)
+        return self.representation / self.frames_name
 
     @property
     def compact_frames(self) -> Path:
@@ -70,8 +71,11 @@ class SequenceLayout:
         return self.representation / "objframe_idx_2_repr_idx.npy"
 
 
-def frames_file_name(half_resolution: bool) -> str:
-    return f"event_representations{'_ds2_nearest' if half_resolution else ''}.h5"
+def frames_file_name(dataset: DatasetConfig) -> str:
+    """RVT's names for the sensor's resolution and half of it; other sizes have theirs in the name."""
+    height, width = dataset.loaded_hw
+    size = {1: "", 2: "_ds2_nearest"}.get(dataset.stride or 0, f"_{height}x{width}")
+    return f"event_representations{size}.h5"
 
 
 def compact_path(frames_path: Path) -> Path:

@@ -48,7 +48,9 @@ class Hdf5Frames:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise UserError(f"{path} not found. Check dataset.path and dataset.downsample_by_factor_2")
+            raise UserError(
+                f"{path} not found. Check dataset.path, dataset.downsample_by_factor_2 and dataset.frame_hw"
+            )
         try:
             # No file locks: data sets lie on read-only and network file systems, and nobody writes here.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0)
@@ -118,7 +120,7 @@ class Sequence:
         if out.shape[1:] != reader.frame_chw:
             raise UserError(
                 f"{reader.path}: frames are {reader.frame_chw}, but the config says {out.shape[1:]} (channels, height, "
-                "width). Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
+                "width). Check dataset.resolution_hw, dataset.downsample_by_factor_2, frame_hw and representation"
             )
         present = max(min(stop, len(reader)) - start, 0)
         reader.read(start, start + present, out, pixel_map if isinstance(pixel_map, PixelMap) else None)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Num
 from torch import Tensor, nn
 
-from config.schema import RVT_UNIT_PX, CompileConfig, ModelConfig, PostprocessConfig
+from config.schema import CompileConfig, ModelConfig, PostprocessConfig
 from models.backbone import RecurrentBackbone
 from models.cells.cell import State
 from models.fpn import Pafpn
@@ -39,7 +39,8 @@ class Detector(nn.Module):
         them: a fifth of the memory for half as much time again.
         """
         super().__init__()
-        self.padding_hw = (RVT_UNIT_PX * partition_size[0], RVT_UNIT_PX * partition_size[1])
+        unit_px = config.backbone.unit_px
+        self.padding_hw = (unit_px * partition_size[0], unit_px * partition_size[1])
         self._in_stages = config.fpn.in_stages
         self.backbone = RecurrentBackbone(config.backbone, partition_size, activation_checkpointing)
         self.fpn = Pafpn(config.fpn, config.backbone.stage_dims)

@@ -123,7 +123,7 @@ class EventDataModule(LightningDataModule):
             batch_size,
             self._config.dataset.sequence_length,
             self._config.dataset.channels,
-            *self._config.dataset.frame_hw,
+            *self._config.dataset.loaded_hw,
         )
         _check_shared_memory(num_workers * _PREFETCH * math.prod(frames_shape), split)
         return StreamLoader(

@@ -174,7 +174,7 @@ def _frames_digest(folders: list[Path], dataset: DatasetConfig) -> bytes:
     for folder in folders:
         sequence = Sequence(folder, dataset)
         try:
-            shape = (1, dataset.channels, *dataset.frame_hw)
+            shape = (1, dataset.channels, *dataset.loaded_hw)
             for number in range(_NUM_FRAMES):
                 digest.update(sequence.frames(number, number + 1, np.empty(shape, np.uint8)).tobytes())
         finally:

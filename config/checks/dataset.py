@@ -15,8 +15,23 @@ def check_dataset_settings(dataset: DatasetConfig) -> Iterator[Problem]:
     if twice:
         yield Problem("dataset.classes", f"names twice: {', '.join(twice)}")
     yield from check_class_names(dataset)
+    yield from _check_frame_size(dataset)
     yield from _check_representation(dataset)
     yield from _check_augmentation(dataset)
+
+
+def _check_frame_size(dataset: DatasetConfig) -> Iterator[Problem]:
+    """Boxes are filtered by one length for both axes, and an event becomes no more than one count."""
+    (height, width), (sensor_height, sensor_width) = dataset.loaded_hw, dataset.resolution_hw
+    if height > sensor_height or width > sensor_width:
+        message = f"is {[height, width]}, more than the sensor's {[sensor_height, sensor_width]}"
+        yield Problem("dataset.frame_hw", message)
+    elif dataset.stride is None and abs(height * sensor_width - width * sensor_height) >= max(dataset.resolution_hw):
+        fitting = [height, round(height * sensor_width / sensor_height)]
+        message = (
+            f"is {[height, width]}, which distorts the sensor's {[sensor_height, sensor_width]}: {fitting} does not"
+        )
+        yield Problem("dataset.frame_hw", message)
 
 
 def _check_representation(dataset: DatasetConfig) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from config.errors import Problem
 from config.schema import ClassWeightConfig, Config, LossConfig, ModelConfig, SizeWeightConfig
 from config.search_path import SearchPath
 
-PATCH_SIZES = (4, 2)
+PATCH_SIZES = (4, 3, 2)
 FPN_STAGES = ((2, 3, 4), (1, 2, 3, 4))
 
 
@@ -62,8 +62,8 @@ def check_model(model: ModelConfig) -> Iterator[Problem]:
     if model.backbone.stem.patch_size not in PATCH_SIZES:
         yield Problem(
             "model.backbone.stem.patch_size",
-            f"is {model.backbone.stem.patch_size}; 4 (RVT's) or 2. Another stride makes maps that do not divide into "
-            "whole attention windows",
+            f"is {model.backbone.stem.patch_size}; 4 (RVT's), 3 or 2. Another stride makes maps that do not divide "
+            "into whole attention windows",
         )
     if model.fpn.in_stages not in FPN_STAGES:
         yield Problem(
@@ -122,12 +122,16 @@ def check_network_input(config: Config) -> Iterator[Problem]:
             config.partition_size,
         ),
     }
+    height, width = dataset.loaded_hw
     for key, (stated, computed) in given.items():
         if stated is not None and stated != computed:
-            yield Problem(
-                key,
-                f"is {list(stated)}, but dataset.resolution_hw={list(dataset.resolution_hw)}, "
-                f"dataset.downsample_by_factor_2={str(dataset.downsample_by_factor_2).lower()} and "
-                f"model.backbone.partition_split_32={model.backbone.partition_split_32} "
-                f"make it {list(computed)}. {key}=null takes that",
+            split = model.backbone.partition_split_32
+            message = (
+                f"is {list(stated)}, but frames of {height} x {width} pixels, model.backbone.stem.patch_size="
+                f"{model.backbone.stem.patch_size} and model.backbone.partition_split_32={split} make it "
+                f"{list(computed)}. {key}=null takes that"
             )
+            splits = [other for other in range(1, 17) if config.windows_of(other) == stated]
+            if splits and key.endswith("partition_size"):
+                message += f"; model.backbone.partition_split_32={splits[0]} makes it {list(stated)}"
+            yield Problem(key, message)

@@ -45,8 +45,8 @@ def check_smallest_map(config: Config) -> Iterator[Problem]:
     if isinstance(config, TrainConfig) and is_one_cell and config.batch_size.train == 1:
         yield Problem(
             "batch_size.train",
-            f"is 1, and of {config.dataset.frame_hw[0]} x {config.dataset.frame_hw[1]} pixels the last stage's map is "
-            "one cell: batch normalisation has one value to take a mean of. Take more lanes, or a larger resolution",
+            f"is 1, and of {config.dataset.loaded_hw[0]} x {config.dataset.loaded_hw[1]} pixels the last stage's map "
+            "is one cell: batch normalisation has one value to take a mean of. Take more lanes, or a larger resolution",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-RVT_UNIT_PX = 32  # RVT sizes its input and its attention windows in units of this, whatever the stem's stride
+RVT_UNIT_PX = 32  # RVT sizes its input and its attention windows in units of this
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 # Beyond these a number is a slip: what it asks for would take all memory, or never end.

@@ -64,7 +64,7 @@ class TrainSamplingConfig(Strict):
 
 
 class BoxFilterConfig(Strict):
-    """Ground truth and predictions that the evaluation keeps; in sensor pixels (halved at half resolution)."""
+    """Ground truth and predictions that the evaluation keeps; in sensor pixels, scaled as the loaded frame is."""
 
     min_diagonal: NonNegativeFloat
     min_side: NonNegativeFloat
@@ -119,6 +119,7 @@ class DatasetConfig(Strict):
     sequence_length: Size  # frames per chunk, the L of [L, B, C, H, W]
     resolution_hw: Size2d  # of the sensor
     downsample_by_factor_2: bool
+    frame_hw: Size2d | None = None  # of the loaded frame; null: as downsample_by_factor_2 says
     only_load_end_labels: bool
     train: TrainSamplingConfig
     eval: EvalSamplingConfig
@@ -130,15 +131,30 @@ class DatasetConfig(Strict):
         return len(self.classes)
 
     @property
-    def frame_hw(self) -> tuple[int, int]:
+    def loaded_hw(self) -> tuple[int, int]:
         """Height and width of the frames as loaded, before padding."""
-        scale = 2 if self.downsample_by_factor_2 else 1
-        return self.resolution_hw[0] // scale, self.resolution_hw[1] // scale
+        return self.frame_hw or (self._half_hw if self.downsample_by_factor_2 else self.resolution_hw)
+
+    @property
+    def stride(self) -> int | None:
+        """Sensor pixels per row and column of the loaded frame: 1, or 2 by RVT's rule; None for sizes between."""
+        return {self.resolution_hw: 1, self._half_hw: 2}.get(self.loaded_hw)
+
+    @property
+    def scale_hw(self) -> tuple[float, float]:
+        """What lengths on the sensor are multiplied by."""
+        if self.stride is not None:
+            return 1 / self.stride, 1 / self.stride
+        return self.loaded_hw[0] / self.resolution_hw[0], self.loaded_hw[1] / self.resolution_hw[1]
+
+    @property
+    def _half_hw(self) -> tuple[int, int]:
+        return self.resolution_hw[0] // 2, self.resolution_hw[1] // 2
 
     @property
     def sensor_pixels_per_pixel(self) -> float:
         """Of the frames as loaded: 4 at half resolution."""
-        (height, width), (frame_height, frame_width) = self.resolution_hw, self.frame_hw
+        (height, width), (frame_height, frame_width) = self.resolution_hw, self.loaded_hw
         return height * width / (frame_height * frame_width)
 
     @property
@@ -148,11 +164,10 @@ class DatasetConfig(Strict):
     @property
     def eval_box_filter(self) -> BoxFilterConfig:
         """The evaluation's box filter in pixels of the loaded frames."""
-        scale = 2 if self.downsample_by_factor_2 else 1
-        sensor = self.eval.box_filter
+        scale, sensor = self.scale_hw[0], self.eval.box_filter  # frames are not distorted
         return BoxFilterConfig(
-            min_diagonal=sensor.min_diagonal / scale,
-            min_side=sensor.min_side / scale,
+            min_diagonal=sensor.min_diagonal * scale,
+            min_side=sensor.min_side * scale,
             skip_first_ms=sensor.skip_first_ms,
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 from pydantic_core import PydanticCustomError
 
-from config.schema.base import ImportPath, Probability, Size, Size2d, Strict
+from config.schema.base import RVT_UNIT_PX, ImportPath, Probability, Size, Size2d, Strict
 
 
 class CompileArgsConfig(Strict):
@@ -20,7 +20,7 @@ class CompileConfig(Strict):
 
 
 class StemConfig(Strict):
-    patch_size: Size  # stride of stage 1: 4, or 2 for maps of twice the height and width
+    patch_size: Size  # stride of stage 1: 4, or 2 for maps of twice the height and width, or 3
 
 
 class DownsampleConfig(Strict):
@@ -98,6 +98,14 @@ class BackboneConfig(Strict):
     def strides(self) -> tuple[int, ...]:
         """Pixels of the frame per cell of each stage's map."""
         return tuple(self.stem.patch_size * 2**stage for stage in range(len(self.dim_multiplier)))
+
+    @property
+    def unit_px(self) -> int:
+        """What input and attention windows are sized in: RVT's 32 pixels, which are whole cells of every stage; with a
+        stem of stride 3, a cell of the last stage.
+        """
+        last = self.strides[-1]
+        return last if RVT_UNIT_PX % last else RVT_UNIT_PX
 
 
 class FpnConfig(Strict):

@@ -19,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from config.schema.base import RVT_UNIT_PX, Duration, FolderName, Line, NumWorkers, Probability, Size, Strict, UserPath
+from config.schema.base import Duration, FolderName, Line, NumWorkers, Probability, Size, Strict, UserPath
 from config.schema.dataset import BoxFilterConfig, DatasetConfig
 from config.schema.model import ModelConfig
 
@@ -171,10 +171,9 @@ class Config(Strict):
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Frame size after padding: the smallest multiple of 32 * partition_split_32 that holds the loaded frame."""
-        step = RVT_UNIT_PX * self.model.backbone.partition_split_32
-        height, width = self.dataset.frame_hw
-        return -(-height // step) * step, -(-width // step) * step
+        """Frame size after padding: the smallest multiple of unit_px * partition_split_32 that holds the frame."""
+        step = self.model.backbone.unit_px * self.model.backbone.partition_split_32
+        return self.partition_size[0] * step, self.partition_size[1] * step
 
     @property
     def partition_size(self) -> tuple[int, int]:
@@ -183,8 +182,13 @@ class Config(Strict):
         With a stem of stride 2 all maps have twice the height and width, and windows the same number of cells: they
         still divide every stage's map.
         """
-        step = RVT_UNIT_PX * self.model.backbone.partition_split_32
-        return self.input_hw[0] // step, self.input_hw[1] // step
+        return self.windows_of(self.model.backbone.partition_split_32)
+
+    def windows_of(self, split: int) -> tuple[int, int]:
+        """Height and width of an attention window for a partition_split_32."""
+        step = self.model.backbone.unit_px * split
+        height, width = self.dataset.loaded_hw
+        return -(-height // step), -(-width // step)
 
 
 class TrainConfig(Config):

@@ -193,15 +193,19 @@ def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: Sequenc
     frames_path = layout.frames
     if not frames_path.is_file() and not layout.compact_frames.is_file():
         others = sorted(other.name for other in frames_path.parent.glob("*.h5"))
-        remedy = f"There is {', '.join(others)}: check dataset.downsample_by_factor_2" if others else PREPROCESS_AGAIN
+        remedy = (
+            f"There is {', '.join(others)}: check dataset.downsample_by_factor_2 and dataset.frame_hw"
+            if others
+            else PREPROCESS_AGAIN
+        )
         facts.faults.append(Fault(frames_path, "not found", remedy))
         return
     sequence = Sequence(layout.folder, dataset)
     try:
-        expected = (dataset.channels, *dataset.frame_hw)
+        expected = (dataset.channels, *dataset.loaded_hw)
         if sequence.frame_chw != expected:
             what = f"frames are {sequence.frame_chw}, but the config says {expected} (channels, height, width)"
-            remedy = "Check dataset.resolution_hw, dataset.downsample_by_factor_2 and dataset.representation"
+            remedy = "Check dataset.resolution_hw, downsample_by_factor_2, frame_hw and representation"
             facts.faults.append(Fault(frames_path, what, remedy))
             return
         for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():

@@ -6,9 +6,21 @@ import numpy as np
 from jaxtyping import Int64, UInt8, UInt16
 from numpy import ndarray
 
+from config.errors import UserError
+from config.schema import DatasetConfig
 from data.compiled import compiled
 
 _BLOCK = 2048  # events looked at together: their cells stay in the cache
+
+
+def stride_of(dataset: DatasetConfig) -> int:
+    """Sensor pixels per row of the data set's frames. Raises UserError for sizes that are not made from events."""
+    if dataset.stride is None:
+        raise UserError(
+            f"dataset.frame_hw={list(dataset.loaded_hw)}: frames are made from events at the sensor's resolution "
+            f"{list(dataset.resolution_hw)} and at half of it (dataset.downsample_by_factor_2=true)"
+        )
+    return dataset.stride
 
 
 def add_stacked_histogram(

@@ -20,7 +20,7 @@ from data.hdf5_file import Hdf5Writer
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, SequenceLayout
 from data.recordings.events import Events
 from data.recordings.label_grid import FrameGrid
-from data.recordings.representation import add_stacked_histogram
+from data.recordings.representation import add_stacked_histogram, stride_of
 
 _BEFORE_FIRST = "before the first labelled frame"
 _AFTER_LAST = "after the last labelled frame"
@@ -32,8 +32,8 @@ def write_frames(
     on_frame: Callable[[], None],
 ) -> Int64[ndarray, " frames"]:  # fmt: skip
     """Write both files of frames; returns the number of events in each, fewer than wanted where the recording ends."""
-    frame = np.empty((dataset.channels, *dataset.frame_hw), np.uint8)
-    stride = 2 if dataset.downsample_by_factor_2 else 1
+    frame = np.empty((dataset.channels, *dataset.loaded_hw), np.uint8)
+    stride = stride_of(dataset)
     num_events = []
     with Hdf5Writer(target.frames) as writer, FrameStoreWriter(target.compact_frames, frame.shape) as compact:
         data = writer.file.create_dataset(

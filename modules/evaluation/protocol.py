@@ -54,7 +54,7 @@ def describe_protocol(
         "classes": list(dataset.classes),
         "class_groups": {name: list(members) for name, members in dataset.class_groups.items()},
         "window_ms": dataset.representation.window_ms,
-        "resolution_hw": list(dataset.frame_hw),
+        "resolution_hw": list(dataset.loaded_hw),
         "sensor_hw": list(dataset.resolution_hw),
         "box_filter_px": dataset.eval_box_filter.model_dump(),
         "score": settings.score,

@@ -21,7 +21,7 @@ from data.recordings.label_clock import boxes_of, join_stamps, start_of
 from data.recordings.names import boxes_beside, recording_name
 from data.recordings.preprocessing import reading_of
 from data.recordings.recording import Recording
-from data.recordings.representation import add_stacked_histogram
+from data.recordings.representation import add_stacked_histogram, stride_of
 from data.sequence import Sequence as SequenceFolder
 from models.detector import Detector
 from modules.evaluation.results import read_predictions, read_results
@@ -80,7 +80,8 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
     if sensor_hw is None:
         raise UserError(f"{path} does not tell the sensor's size: add dataset=NAME, which does")
     settings = dataset.representation if dataset else QUICK_LOOK
-    frame_hw = dataset.frame_hw if dataset else sensor_hw
+    frame_hw = dataset.loaded_hw if dataset else sensor_hw
+    stride = stride_of(dataset) if dataset else 1
     recording = Recording(path, sensor_hw, reading)
     if recording.first_t_us is None:
         raise UserError(f"{path} holds no events on the sensor")
@@ -93,7 +94,6 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
         if len(events) == 0 and recording.end_us < start_us + origin_us:
             return  # windows may go on a little after the last event
         frame = np.zeros((2 * settings.bins, *frame_hw), np.uint8)
-        stride = sensor_hw[0] // frame_hw[0]
         columns = (events.x, events.y, events.polarity, events.t_us)
         add_stacked_histogram(*columns, settings.count_cutoff, stride, frame)
         yield TimedFrame(start_us + window_us, frame, f"{len(events):,} events")
@@ -130,7 +130,7 @@ def recording_truth(path: Path, dataset: DatasetConfig | None) -> BoxesAt | None
     join_stamps(read, settings.label_jitter_ms * 1000)
     class_ids = {raw: dataset.classes.index(name) for raw, name in settings.class_ids.items()}
     boxes, _ = clean_boxes(read, dataset.resolution_hw, settings, class_ids, is_train=False)
-    scale = dataset.frame_hw[0] / dataset.resolution_hw[0]
+    scale = dataset.scale_hw[0]
     xywh = np.column_stack([boxes[name] for name in "xywh"]).astype(np.float32) * scale
     t_us = np.unique(boxes["t"])
     at = [boxes["t"] == t for t in t_us]

@@ -104,7 +104,7 @@ class Batch:
 
     def __init__(self, case: Case) -> None:
         dataset = case.config().dataset
-        height, width = dataset.frame_hw
+        height, width = dataset.loaded_hw
         generator = torch.Generator().manual_seed(0)
 
         def random(*shape: int) -> Tensor:

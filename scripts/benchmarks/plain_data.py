@@ -47,7 +47,7 @@ def stacked_histogram(
 
 def preprocess(events: Path, out: Path, dataset: DatasetConfig, end_us: list[int]) -> None:
     """Events of each window out of the file, their histogram into another, a frame a chunk (Blosc-zstd level 1)."""
-    window_us, frame_chw = dataset.representation.window_ms * 1000, (dataset.channels, *dataset.frame_hw)
+    window_us, frame_chw = dataset.representation.window_ms * 1000, (dataset.channels, *dataset.loaded_hw)
     filters = hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE)
     with h5py.File(events, "r") as source, h5py.File(out, "w") as target:
         columns = [source["events"][name] for name in "xypt"]
@@ -88,7 +88,7 @@ def read_chunk(
     first, last = np.searchsorted(labels.frames, (read.start, read.stop))
     boxes = labels.boxes[(labels.box_image >= first) & (labels.box_image < last)]
     kinds = dataset.data_augmentation
-    augmentation = Augmentation(kinds.random if read.is_random else kinds.stream, dataset.frame_hw)
+    augmentation = Augmentation(kinds.random if read.is_random else kinds.stream, dataset.loaded_hw)
     assert read.augmentation_seed is not None, "a training's reads"
     move = augmentation.draw(read.augmentation_seed, boxes)
     return [move_frame(frame, move) for frame in frames], move.boxes(boxes)

@@ -309,6 +309,23 @@ def test_a_mistyped_cell_is_answered_with_the_nearest_and_an_import_path_needs_a
 @pytest.mark.parametrize(
     ("typed", "key", "said"),
     [
+        (["dataset.frame_hw=[540,900]"], "dataset.frame_hw", "[540, 960] does not"),
+        (["dataset.frame_hw=[1080,1920]"], "dataset.frame_hw", "more than the sensor's [720, 1280]"),
+        (
+            ["dataset.frame_hw=[540,960]", "model.backbone.stage.attention.partition_size=[6,10]"],
+            "model.backbone.stage.attention.partition_size",
+            "partition_split_32=3 makes it [6, 10]",
+        ),
+        (["model.backbone.stem.patch_size=5"], "model.backbone.stem.patch_size", "3 or 2"),
+    ],
+)
+def test_sizes_that_do_not_fit_each_other_are_refused(typed, key, said) -> None:
+    assert said in problems([*TRAIN, *typed])[key]
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "said"),
+    [
         (["size_weight.weight=3"], "size_weight.kind", "exponential, step or linear"),
         (["size_weight.kind=exponental"], "size_weight.kind", "did you mean exponential?"),
         (["size_weight.kind=step", "size_weight.medium_area=64"], "size_weight.medium_area", "small_area=1024"),

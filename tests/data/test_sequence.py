@@ -140,3 +140,16 @@ def test_chunks_are_those_of_the_reference() -> None:
             np.testing.assert_array_equal(boxes_per_frame, np.maximum(golden[f"{sample}_num_labels"][row], 0))
             seen.append(labels.boxes)
         np.testing.assert_array_equal(np.concatenate(seen), golden[f"{sample}_labels"][:, [5, 1, 2, 3, 4]])
+
+
+def test_frames_of_a_size_between_lie_in_a_file_of_their_own(folder: Path, dataset: DatasetConfig) -> None:
+    """Three quarters of the sensor's 16 x 24 pixels; the second box ends at its last column, 23, which is 17 here."""
+    between = dataset.model_copy(update={"frame_hw": (12, 18)})
+    with pytest.raises(UserError, match=r"event_representations_12x18\.h5 not found"):
+        Sequence(folder, between).frames(0, 1)
+    frames = np.full((7, CHANNELS, 12, 18), 5, dtype=np.uint8)
+    write_frames(folder / REPRESENTATION / "event_representations_12x18.h5", frames)
+    assert (Sequence(folder, between).frames(0, 7) == 5).all()
+    boxes = Sequence(folder, between).labels(2, 3).boxes.tolist()
+    assert boxes == [[0, 1.5, 3, 4.5, 6], [7, 15, 1.5, 2, 3]]
+    assert Sequence(folder, dataset).frames(0, 1).shape[2:] == FRAME_HW

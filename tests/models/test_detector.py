@@ -223,14 +223,31 @@ def test_models_do_not_know_lightning():
                 assert name.split(".")[0] not in ("pytorch_lightning", "lightning")
 
 
-@pytest.mark.parametrize("settings", [["model.fpn.in_stages=[1,2,3,4]"], ["model.backbone.stem.patch_size=2"]])
-def test_other_scales_train_and_detect(settings):
-    """Four scales add the anchors of stride 4; a stem of stride 2 halves all strides."""
-    detector = Detector(model_config(*settings), num_classes=8, partition_size=(2, 4)).train()
+FOUR_SCALES, STEM_OF_2, STEM_OF_3 = (
+    "model.fpn.in_stages=[1,2,3,4]",
+    "model.backbone.stem.patch_size=2",
+    "model.backbone.stem.patch_size=3",
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (FOUR_SCALES, {4: 512, 8: 128, 16: 32, 32: 8}),
+        (STEM_OF_2, {4: 512, 8: 128, 16: 32}),  # all strides are halved
+        (
+            STEM_OF_3,
+            {6: 24 * 20, 12: 12 * 10, 24: 6 * 5},
+        ),  # 60 x 120 pixels, padded to 3 x 5 units of 24, twice as high
+    ],
+)
+def test_other_scales_train_and_detect(setting, expected):
+    """Anchors by stride."""
+    partition = (6, 5) if setting == STEM_OF_3 else (2, 4)
+    detector = Detector(model_config(setting), num_classes=8, partition_size=partition).train()
     features, _ = detector.encode(torch.randint(0, 10, (2, 1, 20, 60, 120), dtype=torch.uint8), None)
     selected = detector.select(features, torch.tensor([1]))
     strides = detector.predict(selected).anchors.stride
-    expected = {4.0: 512, 8.0: 128, 16.0: 32, 32.0: 8} if "fpn" in settings[0] else {4.0: 512, 8.0: 128, 16.0: 32}
     assert {float(stride): int((strides == stride).sum()) for stride in strides.unique()} == expected
     losses = detector.loss(selected, torch.tensor([[1.0, 30.0, 20.0, 6.0, 5.0]]), torch.tensor([0]))
     losses["loss"].backward()

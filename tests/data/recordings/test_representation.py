@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.recordings.representation import add_stacked_histogram
+from config.errors import UserError
+from config.loading import load_dataset_config
+from data.recordings.representation import add_stacked_histogram, stride_of
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "representation.npz")
 CASES = ["main", "unsorted_inside", "identical_t", "single", "empty", "edges_50000", "short_3us", "long_window"]
@@ -89,3 +91,9 @@ def test_a_count_stops_at_the_cut_off(count_cutoff: int) -> None:
 
 def test_a_window_without_events_is_empty() -> None:
     assert not histogram(as_columns(*np.zeros((4, 0))), (20, 4, 6)).any()
+
+
+def test_frames_of_a_size_between_are_not_made_from_events() -> None:
+    dataset = load_dataset_config(["dataset=gen4", "dataset.frame_hw=[540,960]"])
+    with pytest.raises(UserError, match=r"frame_hw=\[540, 960\]"):
+        stride_of(dataset)
