@@ -46,5 +46,7 @@ def postprocess(
 
 def _suppress(rows: Float[Tensor, "m 7"], nms_threshold: float) -> Float[Tensor, "m_kept 7"]:
     boxes, ranking, class_id = rows[:, :4], score(rows[:, 4], rows[:, 5]), rows[:, 6]
-    many = len(rows) > MANY_CANDIDATES and rows.device.type == "cpu"
-    return rows[(suppress_many if many else batched_nms)(boxes, ranking, class_id, nms_threshold)]
+    if len(rows) > MANY_CANDIDATES and rows.device.type == "cpu":
+        kept = suppress_many(boxes.numpy(), ranking.numpy(), class_id.numpy(), nms_threshold)
+        return rows[torch.from_numpy(kept)]
+    return rows[batched_nms(boxes, ranking, class_id, nms_threshold)]

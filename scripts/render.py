@@ -12,38 +12,25 @@ Options: threshold=0.25 (least score), start_s=0, seconds=... (how much of it), 
 
 from __future__ import annotations
 
-import contextlib
-import io
-import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import imageio.v2 as imageio
-import imageio_ffmpeg
-import numpy as np
-import torch
-from numpy import ndarray
 from PIL import Image
 from pydantic import ValidationError
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
-from config.loading import load_dataset_config, load_validation_config
-from config.schema import Config, DatasetConfig
+from config.loading import load_dataset_config
+from config.schema import DatasetConfig
 from config.search_path import RECORDED, with_absolute_folders
 from config.yaml_files import read_yaml
 from data.layout import REPRESENTATIONS, is_sequence_folder
-from models.detector import Detector
-from models.weights.pretrained import Wanted, load_into
+from modules.deployment.checkpoint import config_of_checkpoint, load_detector
 from modules.pictures import film
-from modules.pictures.frames import draw_frame, draw_legend
-from modules.run.config_in_file import config_in_file
+from modules.pictures.film_file import FilmFile
 from scripts.parallel import run_apart
-
-FILM_WIDTH_PX, GIF_WIDTH_PX = 1280, 640
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,10 @@ def render(arguments: Arguments) -> int:
     has_boxes = predictions is not None or truth is not None
     classes = dataset.classes if dataset is not None and has_boxes else ()
     window_ms = (dataset.representation if dataset else film.QUICK_LOOK).window_ms
-    pictures = draw(arguments, frames, predictions, truth, classes)
+
+    def pictures(film_file: FilmFile) -> Iterator[Image.Image]:
+        return draw(film_file, arguments, frames, predictions, truth, classes)
+
     return write_film(arguments.out, pictures, fps=1000 / window_ms * arguments.speed)
 
 
@@ -135,22 +125,8 @@ def dataset_of_validation(folder: Path) -> DatasetConfig:
         raise UserError(f"{path} is not of a validation: {key}: {told['msg']}. Add dataset=NAME") from error
 
 
-def config_of_checkpoint(path: Path, overrides: list[str]) -> Config:
-    """The config in a checkpoint of ours; the overrides' where there are any, as another project's file needs."""
-    if overrides:
-        folder = [] if any("dataset.path=" in word for word in overrides) else ["dataset.path=."]
-        return load_validation_config([*overrides, *folder, f"checkpoint={path}"])
-    return config_in_file(path)
-
-
-def load_detector(config: Config, checkpoint: Path) -> Detector:
-    detector = Detector(config.model, config.dataset.num_classes, config.partition_size)
-    for line in load_into(detector, config.model, checkpoint, Wanted.of(config)):
-        print(line)
-    return detector.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def draw(
+    film_file: FilmFile,
     arguments: Arguments,
     frames: Iterable[film.TimedFrame],
     predictions: film.BoxesAt | None,
@@ -159,7 +135,6 @@ def draw(
 ) -> Iterator[Image.Image]:
     """Pictures of the part that is wanted; the network sees what comes before, too, and so remembers it."""
     name = film.name_of(arguments.source)
-    width_px = GIF_WIDTH_PX if arguments.out.suffix.lower() == ".gif" else FILM_WIDTH_PX
     first_us = None
     for t_us, frame, told in frames:
         first_us = t_us if first_us is None else first_us
@@ -169,66 +144,22 @@ def draw(
         found = predictions(t_us, frame) if predictions is not None else None
         if seconds >= arguments.start_s:
             known = truth(t_us, frame) if truth is not None else None
-            caption = f"{name} · {t_us / 1e6:.2f} s · {told}"
-            picture = draw_frame(frame, classes, found, known, caption, width_px)
-            yield with_legend(picture, classes) if classes else picture
+            yield film_file.draw(frame, classes, found, f"{name} · {t_us / 1e6:.2f} s · {told}", known)
 
 
-def with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
-    legend = draw_legend(classes, picture.width)
-    both = Image.new("RGB", (picture.width, picture.height + legend.height))
-    both.paste(picture)
-    both.paste(legend, (0, picture.height))
-    return both
-
-
-def write_film(out: Path, pictures: Iterable[Image.Image], fps: float) -> int:
-    """Write .mp4 (H.264) or .gif, picture by picture; it appears complete, or not at all."""
-    write = _write_mp4 if out.suffix.lower() == ".mp4" else _write_gif
-    partial = out.with_name(f".partial_{out.name}")
+def write_film(out: Path, pictures: Callable[[FilmFile], Iterable[Image.Image]], fps: float) -> int:
+    """Write what `pictures` makes for the film; returns the number of pictures."""
+    film_file = FilmFile(out, fps)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        count = write(partial, pictures, fps)
-        if count == 0:
-            raise UserError("nothing to show: the part asked for by start_s and seconds holds no frame")
-        partial.replace(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        for picture in pictures(film_file):
+            film_file.append(picture)
+    except BaseException:
+        film_file.drop()
+        raise
+    count = film_file.close()
+    if count == 0:
+        raise UserError("nothing to show: the part asked for by start_s and seconds holds no frame")
     return count
-
-
-def _write_mp4(path: Path, pictures: Iterable[Image.Image], fps: float) -> int:
-    with imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
-        count = _append(writer, pictures)
-    with contextlib.suppress(RuntimeError):  # it cannot be read at all
-        if count == 0 or imageio_ffmpeg.count_frames_and_secs(path)[0] == count:
-            return count
-    free = shutil.disk_usage(path.parent).free  # imageio does not ask how ffmpeg ended
-    raise OSError(f"ffmpeg wrote less than the {count} frames. The disk has {free / 2**20:,.1f} MiB free")
-
-
-def _write_gif(path: Path, pictures: Iterable[Image.Image], fps: float) -> int:
-    buffer = io.BytesIO()  # imageio keeps all frames until the end anyway, and would write again when it is destroyed
-    with imageio.get_writer(buffer, format="GIF", mode="I", duration=1000 / fps, loop=0) as writer:
-        count = _append(writer, pictures)
-    path.write_bytes(buffer.getvalue())
-    return count
-
-
-def _append(writer: Any, pictures: Iterable[Image.Image]) -> int:
-    count = 0
-    for picture in pictures:
-        writer.append_data(even_size(np.asarray(picture)))
-        count += 1
-    return count
-
-
-def even_size(picture: ndarray) -> ndarray:
-    """H.264 players want an even width and height."""
-    return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
 
 
 def main() -> None:

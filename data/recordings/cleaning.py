@@ -43,8 +43,8 @@ class Cleaning:
 
     def events(self) -> Iterator[Events]:
         """Times are those of the file's own clock, in us."""
-        most_events = common.MOST_EVENTS_PER_BYTE * self._file.path.stat().st_size
         for raw in self._file.pieces(self._piece_events):
+            most_events = common.MOST_EVENTS_PER_BYTE * self._file.path.stat().st_size  # it may be growing
             if self.num_events > most_events:
                 told = f"claims more than {most_events:,} events, which no file of its size holds"
                 raise UserError(f"{self._file.path} {told}: it is damaged. Get the recording anew")

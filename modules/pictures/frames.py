@@ -5,16 +5,19 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from data.boxes import score as ranking
 from data.boxes import xywh_from_cxcywh, xywh_from_xyxy
 from modules.pictures.text import in_one_font
+
+if TYPE_CHECKING:
+    from torch import Tensor  # an exported network's films are drawn without it
 
 BACKGROUND_RGB = (14, 17, 24)
 POLARITY_RGB = ((64, 130, 255), (255, 176, 84))  # darker: blue, brighter: amber; told apart by the colour-blind, too

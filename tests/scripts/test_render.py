@@ -144,7 +144,7 @@ def test_a_film_that_cannot_be_written_is_no_traceback_and_leaves_no_piece(
         arguments = ["render.py", str(sequence), str(out), "dataset=gen4", SENSOR]
         monkeypatch.setattr(sys, "argv", arguments)
         if error:
-            monkeypatch.setattr("scripts.render.draw_frame", error)
+            monkeypatch.setattr("modules.pictures.film_file.draw_frame", error)
         with pytest.raises(SystemExit, match="2"):
             main()
         assert words in capsys.readouterr().err
@@ -175,5 +175,5 @@ def small_files() -> Iterator[None]:
 def test_a_film_that_the_disk_has_no_room_for_is_no_film(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(UserError, match="cannot be written"):
-        write_film(tmp_path / name, map(Image.fromarray, noise), 20)
+        write_film(tmp_path / name, lambda _: map(Image.fromarray, noise), 20)
     assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from jaxtyping import Int64, Integer, Real
 from numpy import ndarray
 
 from config.errors import UserError
+from data.recordings.growth import Growth
 
 PIECE_EVENTS = 2**20
 MOST_EVENTS_PER_BYTE = 256  # of a file: no compression of real events comes near, and a claim of more is none
@@ -39,6 +40,7 @@ class Reading:
 
     time_unit: TimeUnit | None = None  # of HDF5, npz and text; None: what the file says, else us
     stream: int | None = None  # of an AEDAT4 file with several event streams
+    growth: Growth | None = None  # of RAW and DAT: another program is still writing it
 
 
 @dataclass(frozen=True)

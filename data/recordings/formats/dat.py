@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from data.recordings.formats.common import MOST_HEADER_BYTES, EventFile, RawEvents, Reading, faults_of, file_outline
+from data.recordings.growth import Growth, read_items
 
 _EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])  # 14 bits of x, 14 of y, then the polarity
 _EVENT_2D, _CD = 0x00, 0x0C  # types of the events of a DAT: contrast detection under its old and its new number
@@ -38,21 +39,21 @@ def open_dat(path: Path, reading: Reading) -> EventFile:
             f"{_CD:#04x}). Take the recording's file of CD events, usually NAME_td.dat"
         )
     num_events, rest = divmod(path.stat().st_size - first_byte, _EVENT.itemsize)
-    if rest:
+    if rest and reading.growth is None:
         raise ValueError(f"it ends within event {num_events}")
     return EventFile(
         path,
-        partial(_pieces, path, first_byte),
+        partial(_pieces, path, first_byte, reading.growth),
         (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None,
         period=2**32,
-        outline=partial(_outline, path, first_byte, num_events),
+        outline=partial(_outline, path, first_byte, num_events) if reading.growth is None else None,
     )
 
 
-def _pieces(path: Path, first_byte: int, size: int) -> Iterator[RawEvents]:
+def _pieces(path: Path, first_byte: int, growth: Growth | None, size: int) -> Iterator[RawEvents]:
     with faults_of(path), path.open("rb") as file:
         file.seek(first_byte)
-        while len(piece := np.fromfile(file, _EVENT, size)):
+        while len(piece := read_items(file, _EVENT, size, growth)):
             address = piece["address"]
             x, y = (address & 0x3FFF).astype(np.uint16), (address >> 14 & 0x3FFF).astype(np.uint16)
             yield RawEvents(x, y, (address >> 28 & 1).astype(np.uint8), piece["t"].astype(np.int64))

@@ -13,6 +13,7 @@ from numpy import ndarray
 from config.errors import UserError
 from data.recordings.formats.common import MOST_HEADER_BYTES, EventFile, RawEvents, Reading, faults_of
 from data.recordings.formats.evt import Encoding, decode, drop_damaged_times
+from data.recordings.growth import Growth, read_items
 
 _ENCODINGS = {
     "EVT2": Encoding("<u4", type_bit=28, time_bit=0, time_bits=28, low_bits=6, near=16),
@@ -29,11 +30,11 @@ def open_raw(path: Path, reading: Reading) -> EventFile:
     header, first_byte = _read_header(path)
     name = _format_name(path, header)
     encoding = _ENCODINGS[name]
-    if (path.stat().st_size - first_byte) % np.dtype(encoding.word).itemsize:
+    is_whole = reading.growth is None
+    if is_whole and (path.stat().st_size - first_byte) % np.dtype(encoding.word).itemsize:
         raise ValueError("it ends within a word")
-    reader = _Reader(
-        path, first_byte, encoding, halves_swapped=header.get("endianness") == "legacy" and name == "EVT21"
-    )
+    halves_swapped = header.get("endianness") == "legacy" and name == "EVT21"
+    reader = _Reader(path, first_byte, encoding, halves_swapped, reading.growth)
     first_high = reader.first_high_time()
     if name == "EVT3":
         first_high = max(first_high - 1, 0)  # Prophesee's decoders begin one high time early in this encoding alone
@@ -94,6 +95,7 @@ class _Reader:
     first_byte: int
     encoding: Encoding
     halves_swapped: bool  # EVT2.1 of the first cameras has the upper half of a word first
+    growth: Growth | None
     damaged_words: int = 0
 
     def pieces(self, size: int) -> Iterator[RawEvents]:
@@ -129,7 +131,7 @@ class _Reader:
             file.seek(self.first_byte)
             is_complete = False
             while not is_complete:
-                words = np.fromfile(file, dtype, max(size, _LEAST_WORDS))
+                words = read_items(file, dtype, max(size, _LEAST_WORDS), self.growth)
                 is_complete = len(words) == 0
                 if self.halves_swapped:
                     words = words >> np.uint64(32) | words << np.uint64(32)
