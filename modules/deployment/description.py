@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from config.schema import Config
 from config.schema.base import Line, Probability, Size, Size2d
+from data.recordings.representation import stride_of
 
 METADATA_KEY = "streamrvt"  # of an exported file
 
@@ -42,12 +43,14 @@ class Description(BaseModel):
 
     @classmethod
     def of(cls, config: Config) -> Description:
+        """Raises UserError for frames that are not made from events."""
         dataset, stage = config.dataset, config.model.backbone.stage
+        stride_of(dataset)  # or the frames are none that events are counted into
         forgets = stage.cell == "s5" and stage.s5 is not None and not stage.s5.carry_state
         return cls(
             classes=dataset.classes,
             sensor_hw=dataset.resolution_hw,
-            frame_hw=dataset.frame_hw,
+            frame_hw=dataset.loaded_hw,
             **dataset.representation.model_dump(),
             score=config.evaluation.score,
             **config.model.postprocess.model_dump(),

@@ -35,7 +35,7 @@ class TorchNetwork:
         self._device = next(detector.parameters()).device
         self._frames = 0
         try:
-            self._one = OneFrame(detector, config.dataset.frame_hw, dtype).to(self._device)
+            self._one = OneFrame(detector, config.dataset.loaded_hw, dtype).to(self._device)
         except TypeError:
             self._step = _OwnCell(detector, self._device, dtype)
         else:
