@@ -49,7 +49,8 @@ def check_class_names(dataset: DatasetConfig) -> Iterator[Problem]:
         for group, members in dataset.class_groups.items()
         if not set(members) <= set(dataset.classes)
     }
-    ids = {raw: name for raw, name in dataset.preprocessing.class_ids.items() if name not in dataset.classes}
+    stored = dataset.label_classes
+    ids = {raw: name for raw, name in dataset.preprocessing.class_ids.items() if name not in stored}
     if len(groups) + len(ids) > 1:
         lines = ["groups and ids name other classes; a map is merged with that of the file it inherits from. Add"]
         if groups:
@@ -65,7 +66,8 @@ def check_class_names(dataset: DatasetConfig) -> Iterator[Problem]:
         yield Problem(f"dataset.class_groups.{group}", f"{name!r} is no class of dataset.classes: {classes}")
     for raw_id, name in ids.items():
         key = f"dataset.preprocessing.class_ids.{raw_id}"
-        yield Problem(key, f"{name!r} is no class of dataset.classes: {classes}")
+        told = "dataset.classes" if dataset.stored_classes is None else "dataset.stored_classes"
+        yield Problem(key, f"{name!r} is no class of {told}: {', '.join(stored)}")
 
 
 def _dataset_section(path: Path, package: str) -> dict[str, Any]:

@@ -194,7 +194,10 @@ def _size_and_time_if_there(path: Path) -> tuple[int, int]:
 def _places(folder: Path, dataset: DatasetConfig) -> tuple[Path, Path]:
     """Files that may hold the index: beside the data, and in the user's cache folder."""
     size = dataset.loaded_hw if dataset.stride is None else dataset.stride == 2
+    settings: tuple[Any, ...]
     settings = (_VERSION, dataset.ev_repr_name, dataset.classes, dataset.resolution_hw, size)
+    if dataset.stored_classes is not None:
+        settings = (*settings, dataset.stored_classes, dataset.class_of_label)
     key = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamrvt"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Integer
 from numpy import ndarray
 
 from config.errors import UserError
@@ -139,5 +139,14 @@ def loaded_boxes(raw: ndarray, dataset: DatasetConfig) -> Float32[ndarray, "n 5"
         corners *= np.array([scale_x, scale_y] * 2, dtype=np.float32)
         largest = np.tile(np.array([width - 1, height - 1], dtype=np.float32), 2)
         corners = np.clip(corners, 0, largest)
-    class_id = raw["class_id"].astype(np.float32)[:, None]
+    class_id = loaded_class_ids(raw["class_id"], dataset).astype(np.float32)[:, None]
     return np.concatenate([class_id, xywh_from_xyxy(corners)], axis=1)
+
+
+def loaded_class_ids(stored: Integer[ndarray, " n"], dataset: DatasetConfig) -> Integer[ndarray, " n"]:
+    """The data set's class of ids in label files, by its class map; -1 where the map does not know an id."""
+    if dataset.stored_classes is None:
+        return stored
+    class_of = np.array([*dataset.class_of_label, -1], np.int64)
+    known = (stored >= 0) & (stored < len(class_of) - 1)
+    return class_of[np.where(known, stored, len(class_of) - 1)]

@@ -94,7 +94,8 @@ class EventDataModule(LightningDataModule):
             if len(unknown):
                 raise UserError(
                     f"{SequenceLayout.of(index.path(unknown[0]), self._config.dataset).boxes} has class ids beyond the "
-                    f"{self._config.dataset.num_classes} of dataset.classes ({len(unknown)} such sequences). "
+                    f"{len(self._config.dataset.label_classes)} classes of the data set ({len(unknown)} such "
+                    "sequences). "
                     "Is dataset=... the one that it was preprocessed for?"
                 )
             _report_boxes_left_out(index)

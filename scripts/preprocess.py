@@ -199,7 +199,7 @@ def _table(reports: Sequence[Report], dataset: DatasetConfig, out: Path) -> Tabl
     add_row("events in frames", lambda report: report.num_events_in_frames)
     if any(report.moved_boxes for report in reports):
         add_row("boxes moved to the time of their frame", lambda report: report.moved_boxes)
-    add_reasons("boxes", lambda report: report.boxes_per_class, dataset.classes)
+    add_reasons("boxes", lambda report: report.boxes_per_class, dataset.label_classes)
     add_reasons("dropped boxes", lambda r: r.dropped_boxes, _reasons(r.dropped_boxes for r in reports))
     add_reasons("events", lambda r: r.events_by_fault, _reasons(r.events_by_fault for r in reports))
     return table

@@ -16,6 +16,7 @@ def check_dataset_settings(dataset: DatasetConfig) -> Iterator[Problem]:
         yield Problem("dataset.classes", f"names twice: {', '.join(twice)}")
     yield from check_class_names(dataset)
     yield from _check_frame_size(dataset)
+    yield from _check_class_map(dataset)
     yield from _check_representation(dataset)
     yield from _check_augmentation(dataset)
 
@@ -32,6 +33,29 @@ def _check_frame_size(dataset: DatasetConfig) -> Iterator[Problem]:
             f"is {[height, width]}, which distorts the sensor's {[sensor_height, sensor_width]}: {fitting} does not"
         )
         yield Problem("dataset.frame_hw", message)
+
+
+def _check_class_map(dataset: DatasetConfig) -> Iterator[Problem]:
+    """Each stored class becomes one of ours, and each of ours has one."""
+    key, classes, stored = "dataset.class_map", dataset.classes, dataset.stored_classes
+    if stored is None:
+        if dataset.class_map:
+            message = "maps stored classes, and dataset.stored_classes does not say which those are"
+            yield Problem("dataset.stored_classes", message)
+        return
+    twice = sorted({name for name in stored if stored.count(name) > 1})
+    if twice:
+        yield Problem("dataset.stored_classes", f"names twice: {', '.join(twice)}")
+    for name in dataset.class_map:
+        if name not in stored:
+            yield Problem(f"{key}.{name}", f"is no class of dataset.stored_classes: {', '.join(stored)}")
+    for name in stored:
+        if dataset.class_map.get(name, name) not in classes:
+            told = f"does not say which of {', '.join(classes)} the stored class {name!r} is"
+            yield Problem(key, told)
+    empty = set(classes) - {dataset.class_map.get(name, name) for name in stored}
+    if empty:
+        yield Problem(key, f"no stored class becomes {', '.join(sorted(empty))}")
 
 
 def _check_representation(dataset: DatasetConfig) -> Iterator[Problem]:

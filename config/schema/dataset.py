@@ -114,6 +114,8 @@ class DatasetConfig(Strict):
     path: UserPath
     classes: Annotated[tuple[Line, ...], Field(min_length=1)]  # in id order
     class_groups: dict[Line, tuple[Line, ...]]
+    stored_classes: tuple[Line, ...] | None = None  # of the ids in label files, where those are not `classes`
+    class_map: dict[Line, Line] = Field(default_factory=dict)  # stored class -> class
     ev_repr_name: FolderName
     representation: RepresentationConfig
     sequence_length: Size  # frames per chunk, the L of [L, B, C, H, W]
@@ -129,6 +131,16 @@ class DatasetConfig(Strict):
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def label_classes(self) -> tuple[str, ...]:
+        """The class of each id in the label files."""
+        return self.classes if self.stored_classes is None else self.stored_classes
+
+    @property
+    def class_of_label(self) -> tuple[int, ...]:
+        """Our class id of each id in the label files."""
+        return tuple(self.classes.index(self.class_map.get(name, name)) for name in self.label_classes)
 
     @property
     def loaded_hw(self) -> tuple[int, int]:
@@ -154,8 +166,7 @@ class DatasetConfig(Strict):
     @property
     def sensor_pixels_per_pixel(self) -> float:
         """Of the frames as loaded: 4 at half resolution."""
-        (height, width), (frame_height, frame_width) = self.resolution_hw, self.loaded_hw
-        return height * width / (frame_height * frame_width)
+        return 1 / (self.scale_hw[0] * self.scale_hw[1])
 
     @property
     def channels(self) -> int:

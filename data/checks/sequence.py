@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,10 +146,11 @@ def _check_boxes(
     if len(strange):
         what = f"{len(strange)} boxes are not finite, the first is box {strange[0]}"
         yield Fault(path, what, f"Loading drops them. {PREPROCESS_AGAIN}", blocks_training=len(strange) > len(raw) / 2)
-    unknown = np.flatnonzero((raw["class_id"] < 0) | (raw["class_id"] >= dataset.num_classes))
+    unknown = np.flatnonzero((raw["class_id"] < 0) | (raw["class_id"] >= len(dataset.label_classes)))
     if len(unknown):
         ids = sorted(set(raw["class_id"][unknown].tolist()))
-        what = f"class ids {ids} of {len(unknown)} boxes are not in dataset.classes (0..{dataset.num_classes - 1})"
+        named = "dataset.classes" if dataset.stored_classes is None else "dataset.stored_classes"
+        what = f"class ids {ids} of {len(unknown)} boxes are not in {named} (0..{len(dataset.label_classes) - 1})"
         yield Fault(path, what, "Choose the dataset=... that it was preprocessed for")
     height, width = dataset.resolution_hw
     x, y, w, h = values.T
@@ -217,6 +219,7 @@ def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: Sequenc
             facts.faults += _check_labelled_frames(layout, sequence)
         if frames_path.is_file():
             facts.has_older_labels = _has_older_labels(frames_path)
+            facts.faults += _check_classes(frames_path, dataset)
             if not Hdf5Frames(frames_path).has_checksums:
                 what = "no checksums (fletcher32): damage would be read as wrong frames"
                 remedy = "scripts/compact_frames.py adds files with"
@@ -242,6 +245,20 @@ def _check_labelled_frames(layout: SequenceLayout, sequence: Sequence) -> Iterat
         if empty <= len(sample) / 2:
             return
     yield Fault(layout.frames, f"{empty} of {len(sample)} labelled frames hold no event", EMPTY_REMEDY)
+
+
+def _check_classes(frames_path: Path, dataset: DatasetConfig) -> Iterator[Fault]:
+    """The classes that this project made the labels for; a file of RVT's own script does not tell them."""
+    with h5py.File(frames_path, "r", locking=False) as file:
+        told = file.attrs.get(SETTINGS_KEY)
+    try:
+        made_for = json.loads(told)["classes"] if isinstance(told, str) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return  # damaged: scripts/preprocess.py says so
+    if isinstance(made_for, list) and len(made_for) != len(dataset.label_classes):
+        what = f"its labels are of {len(made_for)} classes ({', '.join(map(str, made_for))})"
+        remedy = f"dataset={dataset.name} reads {len(dataset.label_classes)}: {', '.join(dataset.label_classes)}"
+        yield Fault(frames_path, what, f"{remedy}. Choose the dataset=... that it was preprocessed for")
 
 
 def _has_older_labels(frames_path: Path) -> bool:

@@ -125,7 +125,7 @@ def _write_sequence(
     labels, others = write_labels(partial, boxes, grid)
     counts = Counter(labels["class_id"].tolist())
     report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
-    report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.classes)}
+    report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.label_classes)}
     report.num_frames, report.num_events = len(num_events), recording.num_events
     report.num_events_in_frames = seen.num_events
     report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
@@ -171,7 +171,7 @@ def reading_of(dataset: DatasetConfig) -> Reading:
 def _settings(dataset: DatasetConfig) -> str:
     """What a sequence folder depends on, to tell a finished one from one that was made differently."""
     keys = {"classes", "representation", "resolution_hw", "preprocessing"}
-    settings = dataset.model_dump(mode="json", include=keys)
+    settings = dataset.model_dump(mode="json", include=keys) | {"classes": list(dataset.label_classes)}
     for key in _YOUNGER:  # than many a finished folder, which was made as without them
         if settings["preprocessing"][key] is None:
             del settings["preprocessing"][key]
@@ -244,7 +244,7 @@ def _usable_boxes(
     report.notes = [*(f"{files.events.name}: {note}" for note in recording.notes), *clock.notes]
     report.num_boxes_read = len(clock.boxes)
     report.moved_boxes = join_stamps(clock.boxes, dataset.preprocessing.label_jitter_ms * 1000)
-    class_ids = {raw: dataset.classes.index(name) for raw, name in dataset.preprocessing.class_ids.items()}
+    class_ids = {raw: dataset.label_classes.index(name) for raw, name in dataset.preprocessing.class_ids.items()}
     is_train = files.split == "train"
     known = BoxFilter(clock.boxes)
     if recording.last_t_us is not None:  # frames would be laid up to the last of them

@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from config.errors import UserError
 from config.schema import DatasetConfig, RepresentationConfig
+from data.labels import loaded_class_ids
 from data.layout import SequenceLayout
 from data.recordings.boxes import clean_boxes
 from data.recordings.event_files import open_event_file
@@ -128,13 +129,14 @@ def recording_truth(path: Path, dataset: DatasetConfig | None) -> BoxesAt | None
     recording = Recording(path, dataset.resolution_hw, reading_of(dataset))
     read = boxes_of(boxes_path, recording, settings).boxes
     join_stamps(read, settings.label_jitter_ms * 1000)
-    class_ids = {raw: dataset.classes.index(name) for raw, name in settings.class_ids.items()}
+    class_ids = {raw: dataset.label_classes.index(name) for raw, name in settings.class_ids.items()}
     boxes, _ = clean_boxes(read, dataset.resolution_hw, settings, class_ids, is_train=False)
     scale = dataset.scale_hw[0]
     xywh = np.column_stack([boxes[name] for name in "xywh"]).astype(np.float32) * scale
     t_us = np.unique(boxes["t"])
     at = [boxes["t"] == t for t in t_us]
-    pictures = [PictureBoxes(xywh[rows], boxes["class_id"][rows].astype(int)) for rows in at]
+    class_id = loaded_class_ids(boxes["class_id"].astype(int), dataset)
+    pictures = [PictureBoxes(xywh[rows], class_id[rows]) for rows in at]
     return TimedBoxes(t_us, pictures, _hold_us(dataset))
 
 

@@ -55,6 +55,7 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
         (["dataset.ev_repr_name=voxels"], "dataset.ev_repr_name", "stacked_histogram_dt=<ms>_nbins=<bins>"),
         (["dataset.class_groups.small=[cat]"], "dataset.class_groups.small", "'cat' is no class"),
         (["dataset.preprocessing.class_ids.1=cat"], "dataset.preprocessing.class_ids.1", "'cat' is no class"),
+        (["dataset.class_map={car: bus}"], "dataset.stored_classes", "does not say which those are"),
         (
             ["dataset.data_augmentation.stream.rotate.min_angle_deg=9"],
             "dataset.data_augmentation.stream.rotate.min_angle_deg",
@@ -136,3 +137,16 @@ def test_resume_by_run_id_is_no_path() -> None:
 def test_numbers_beyond_reason_are_refused(key: str, value: object) -> None:
     said = said_about([*ETRAM, f"{key}={value}"])
     assert re.search("less than or equal|whole number$|finite", said[key])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.class_map.bus=coach", "the stored class 'bus' is"),
+        ("dataset.classes=[vehicle,two-wheeler,pedestrian,dog]", "no stored class becomes dog"),
+        ("dataset.stored_classes=[pedestrian,car]", "is no class of dataset.stored_classes"),
+    ],
+)
+def test_a_class_map_leaves_no_class_out(override: str, message: str) -> None:
+    said = said_about(["dataset=etram3", "model=maxvit_yolox/default", "dataset.path=DATA", override])
+    assert any(key.startswith("dataset.class_map") and message in text for key, text in said.items())

@@ -266,7 +266,7 @@ def test_dumped_values_are_plain_and_make_the_same_config(monkeypatch: pytest.Mo
     assert type(config).model_validate_json(json.dumps(dumped), strict=True) == config
 
 
-@pytest.mark.parametrize("dataset", ["gen4", "gen4_1mpx", "gen1", "toy"])
+@pytest.mark.parametrize("dataset", ["gen4", "gen4_1mpx", "gen1", "toy", "etram3"])
 def test_the_network_with_s5_cells_is_a_complete_choice(dataset: str) -> None:
     config = load_train_config(["model=maxvit_yolox/s5", f"dataset={dataset}", "dataset.path=DATA"])
     assert config.model.backbone.stage.cell == "s5"

@@ -11,6 +11,7 @@ from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from data.frame_store import write_frame_store
+from data.index import load_index
 from data.layout import compact_path
 from data.pixel_map import FreePixelMap, PixelMap
 from data.sequence import Sequence
@@ -153,3 +154,29 @@ def test_frames_of_a_size_between_lie_in_a_file_of_their_own(folder: Path, datas
     boxes = Sequence(folder, between).labels(2, 3).boxes.tolist()
     assert boxes == [[0, 1.5, 3, 4.5, 6], [7, 15, 1.5, 2, 3]]
     assert Sequence(folder, dataset).frames(0, 1).shape[2:] == FRAME_HW
+
+
+def test_a_class_map_gives_stored_classes_their_new_ids(tmp_path: Path) -> None:
+    """Of data preprocessed with eTraM's eight classes, read in its three categories."""
+    etram3 = load_dataset_config(
+        ["dataset=etram3", f"dataset.path={tmp_path}", f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"]
+    )
+    labels = {i: [(i, 4.0, 2.0, 10.0, 8.0)] for i in range(8)}
+    folder = write_sequence(tmp_path / "train" / "sequence", 9, labels)
+    read = Sequence(folder, etram3).labels(0, 9)
+    named = [etram3.classes[int(class_id)] for class_id in read.boxes[:, 0]]
+    assert named == [
+        "pedestrian",
+        "vehicle",
+        "two-wheeler",
+        "vehicle",
+        "two-wheeler",
+        "vehicle",
+        "vehicle",
+        "two-wheeler",
+    ]
+    index = load_index(etram3, "train")
+    assert index.class_counts.sum(axis=0).tolist() == [1, 3, 4]
+    assert index.unknown_ids.tolist() == [0]
+    write_sequence(tmp_path / "val" / "sequence", 3, {1: [(8, 4.0, 2.0, 10.0, 8.0)]})
+    assert load_index(etram3, "val").unknown_ids.tolist() == [1]

@@ -292,3 +292,12 @@ def test_sets_of_the_older_rule_are_noted(dataset: DatasetConfig) -> None:
     (note,) = report.faults
     assert "val: 1 sequences are of an older version" in str(note)
     assert not note.blocks_training
+
+
+def test_labels_of_another_number_of_classes_are_refused(dataset: DatasetConfig) -> None:
+    """Ids of three classes are ids of eight as well, and would be read as other things."""
+    with h5py.File(dataset.path / "val" / "sequence_0" / REPRESENTATION / FRAMES_FILE, "r+") as file:
+        file.attrs["settings"] = '{"classes": ["pedestrian", "two-wheeler", "car"]}'
+        file.attrs["label_rule"] = 2
+    with pytest.raises(UserError, match=r"of 3 classes \(pedestrian, two-wheeler, car\).*dataset=gen4 reads 8"):
+        require_usable(dataset)

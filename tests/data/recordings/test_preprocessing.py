@@ -121,6 +121,17 @@ def test_a_finished_sequence_is_left_alone_and_reported(tmp_path: Path) -> None:
     assert second == first
 
 
+def test_three_categories_of_etram_are_the_same_files_as_its_eight_classes(tmp_path: Path) -> None:
+    files = write_recording(tmp_path / "raw")
+    eight, three = (
+        load_dataset_config([f"dataset={name}", "dataset.resolution_hw=[20,30]"]) for name in ("gen4", "etram3")
+    )
+    preprocess_recording(tmp_path, eight, files)
+    again = preprocess_recording(tmp_path, three, files)
+    assert again.was_present
+    assert again.boxes_per_class["bicycle"] > 0
+
+
 def test_a_sequence_finished_with_other_settings_is_an_error(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
     preprocess_recording(tmp_path, small_dataset(), files)
