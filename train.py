@@ -8,6 +8,7 @@ from config.command_line import errors_without_traceback, hydra_command, quick_i
 from config.schema import TrainConfig
 from config.search_path import with_absolute_folders
 from modules.run.folder import with_recorded_command
+from modules.run.members import TRAINING
 
 
 def train(config: TrainConfig, argv: list[str]) -> int:
@@ -21,4 +22,4 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 if __name__ == "__main__":
     with errors_without_traceback():
         sys.argv[1:] = with_recorded_command(with_absolute_folders(sys.argv[1:]))
-    hydra_command("train", train)()
+    hydra_command("train", train, TRAINING)()

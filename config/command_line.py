@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import itertools
 import os
 import signal
 import sys
@@ -21,18 +20,21 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from config import names
 from config.account import stand_in_for_home
 from config.console import let_prints_fail, open_missing_streams
-from config.errors import ConfigError, Problem, UserError
-from config.loading import ROOTS, check_composed, compose_checked, load, not_chosen
+from config.errors import ConfigError, Problem, Told, UserError
+from config.grid import members_of, runs_of
+from config.jobs import check_launching
+from config.loading import ROOTS, Loaded, check_composed, compose_checked, load, not_chosen
 from config.overrides import Rewritten, rewrite
 from config.record import recordable
+from config.schema import Config
 from config.search_path import CONFIG_FOLDER, OPTION, RECORDED, SearchPath, with_absolute_folders
+from config.sweeps import NO_MEMORY, Kind, Sweep, run_member
 
 Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
 EXIT_CODE = 2
@@ -90,23 +92,33 @@ def quick_imports() -> Generator[None]:
         gc.enable()
 
 
-def hydra_command(config_name: str, task: Task) -> Callable[[], None]:
-    """A `main()` that runs `task` on the config `train` or `val`; the user's mistakes end it with exit code 2."""
+def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Callable[[], None]:
+    """A `main()` that runs `task` on the config `train` or `val`; the user's mistakes end it with exit code 2.
+
+    `kind` says how a sweep knows runs of it again.
+    """
     typed: list[str] = []
+    launched_by = os.getpid()
 
     def run(cfg: DictConfig) -> None:
         sys.argv[:] = recordable(_command_of_this_run(typed), names.key_tree(ROOTS[config_name]), cfg)
-        with errors_without_traceback():
-            exit_code = task(check_composed(config_name, cfg), list(sys.argv))
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            run_member(check_composed(config_name, cfg), list(sys.argv), told, kind, launched_by)
+            return
+        exit_code = told(check_composed(config_name, cfg), list(sys.argv))
         if exit_code:
             sys.exit(exit_code)
+
+    def told(config: Config, argv: list[str]) -> int:
+        with errors_without_traceback():
+            return task(config, argv)
 
     def main() -> None:
         open_missing_streams()
         _let_openmp_wait_briefly()
         with errors_without_traceback():
             typed[:] = [sys.argv[0], *with_absolute_folders(sys.argv[1:])]
-            sys.argv[1:] = _prepare(config_name, typed)
+            sys.argv[1:] = _prepare(config_name, typed, kind)
         hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(run)()
 
     return main
@@ -137,10 +149,10 @@ def errors_without_traceback() -> Generator[None]:
 def _end_with(message: str) -> NoReturn:
     with contextlib.suppress(OSError):  # the exit code tells it even where nobody reads
         print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
-    sys.exit(EXIT_CODE)
+    raise Told(EXIT_CODE, message)
 
 
-def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
+def _prepare(config_name: str, argv: Sequence[str], kind: Kind) -> list[str]:
     """Arguments for Hydra, after everything that can be checked without torch has been checked."""
     search, arguments = SearchPath.split(argv[1:])
     arguments = _with_kind_of_info(arguments)
@@ -161,6 +173,7 @@ def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
         flags = "--config-path, --config-name and --experimental-rerun"
         raise UserError(f"{flags} are not used here: {OPTION} FOLDER adds a folder of your own (docs/extending.md)")
     sweep = bool(args.multirun)
+    check_launching(args.overrides, sweep=sweep)
     rewritten = rewrite(args.overrides, names.key_tree(ROOTS[config_name]), search, sweep=sweep)
     if shows or sweep:
         _raise(rewritten.problems)
@@ -172,8 +185,10 @@ def _prepare(config_name: str, argv: Sequence[str]) -> list[str]:
     else:
         let_prints_fail()
         own = [text for text in argv if text.startswith(RECORDED)]
-        _check_runs(config_name, [[*own, *run] for run in (_runs_of(rewritten) if sweep else [args.overrides])])
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what fails from here on is no typing error: show where
+        if sweep:
+            return [*_prepare_sweep(config_name, argv[0], own, rewritten, search, kind), "--multirun"]
+        _check_runs(config_name, [[*own, *args.overrides]])
     flags = [argument for argument in arguments if argument not in args.overrides]
     return [*search.overrides, *rewritten.hydra, *flags]  # flags last: --info would take an override for its value
 
@@ -194,34 +209,34 @@ def _folder_of_typed_line(line: str) -> list[str]:
     return [RECORDED + str(folder) for folder in search.folders[1:2]]
 
 
-def _check_runs(config_name: str, runs: Sequence[Sequence[str]]) -> None:
+def _check_runs(config_name: str, runs: Sequence[Sequence[str]]) -> list[Loaded]:
     """Check each run of a sweep (usually there is one); every mistake and every warning is told once."""
     problems: dict[str, Problem] = {}
     warnings: dict[str, None] = {}
+    loaded = []
     for overrides in runs:
         try:
-            warnings |= dict.fromkeys(load(config_name, overrides, on_this_machine=True).warnings)
+            loaded.append(load(config_name, overrides, on_this_machine=True))
+            warnings |= dict.fromkeys(loaded[-1].warnings)
         except ConfigError as error:
             problems |= {str(problem): problem for problem in error.problems}
     _raise(list(problems.values()))
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of a multi-GPU run would repeat them
         for text in warnings:
             print(f"Warning: {text}", file=sys.stderr)
+    return loaded
 
 
-def _runs_of(rewritten: Rewritten) -> list[list[str]]:
-    """The overrides of each run of a sweep."""
-    alternatives = []
-    for text in rewritten.hydra:
-        override = OverridesParser.create().parse_override(text)
-        if override.is_sweep_override() and not override.is_hydra_override():
-            key = override.get_key_element()
-            texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            texts = [text]
-        sign = "++" if override.key_or_group in rewritten.plain else ""
-        alternatives.append([text.removeprefix(sign) for text in texts])
-    return [list(run) for run in itertools.product(*alternatives)]
+def _prepare_sweep(
+    config_name: str, program: str, own: Sequence[str], rewritten: Rewritten, search: SearchPath, kind: Kind
+) -> list[str]:
+    """Check the members of a grid and hand them to Hydra's sweeper; return the overrides that they have in common."""
+    runs, swept = runs_of(rewritten)
+    loaded = _check_runs(config_name, [[*own, *rewritten.of_hydra, *run] for run in runs])
+    members = members_of(config_name, runs, swept, loaded, search)
+    Sweep(Path(program).name, members, kind).install()
+    # those of one member: of the rest it needs its own node only
+    return [*search.overrides, *rewritten.of_hydra, *members[0].overrides]
 
 
 def _raise(problems: Sequence[Problem]) -> None:

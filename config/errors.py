@@ -14,6 +14,14 @@ class SharedError(UserError):
     """A UserError that all processes of a run raise at the same step."""
 
 
+class Told(SystemExit):
+    """The end of a program after its last message."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code)
+        self.message = message
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a configuration: what is wrong, what is allowed, and where it was set, if anywhere."""

@@ -133,6 +133,17 @@ class RunFolder:
         except (BlockingIOError, PermissionError) as error:
             raise UserError(f"{self.path}: another process is training in this run folder. Stop it first") from error
 
+    def is_locked(self) -> bool:
+        """Whether another process is writing into the run."""
+        try:
+            with (self.path / ".lock").open("r+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            return False
+        return False
+
 
 def run_of_checkpoint(checkpoint: Path) -> RunFolder | None:
     """Return the run folder that a checkpoint lies in, or None if it lies elsewhere."""
