@@ -119,7 +119,8 @@ def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Calla
         with errors_without_traceback():
             typed[:] = [sys.argv[0], *with_absolute_folders(sys.argv[1:])]
             sys.argv[1:] = _prepare(config_name, typed, kind)
-        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(run)()
+        with errors_without_traceback():
+            hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(run)()
 
     return main
 

@@ -28,7 +28,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from config.errors import Told
+from config.errors import Told, UserError
 from config.jobs import jobs_that_may_fail, requeue_if_preempted
 
 State = Literal["finished", "running", "half-done", "failed", "new"]
@@ -61,9 +61,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Kind:
-    """What train.py, or validation.py, knows of its runs. Without `progress` members are made each time."""
+    """What train.py, or validation.py, knows of its runs. Members of which it knows None are made each time."""
 
-    progress: Callable[[Any], Progress] | None = None
+    progress: Callable[[Any], Progress | None] = lambda config: None
     resumed: Callable[[Any, Path], Any] | None = None  # config, run folder -> config
 
 
@@ -97,12 +97,28 @@ class Sweep:
         MemberSweeper.sweep_of_process = self
         Plugins.instance().class_name_to_class[_SWEEPER] = MemberSweeper
 
+    @property
+    def group(self) -> str | None:
+        """The name that all runs have in common."""
+        first = self.members[0].config
+        return None if self.kind.progress(first) is None else first.wandb.group_name
+
+    def _projects(self) -> list[str]:
+        roots = {str(member.config.run_root / member.config.wandb.project_name) for member in self.members}
+        return sorted(roots)
+
     def label(self, config: Any) -> str:
         return next(member.label for member in self.members if member.digest == digest(config))
 
     def run(self, launcher: Launcher, name: str, folder: Path) -> int:
         """Make what is missing; return the exit code."""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: the sweep's folder cannot be made: {error}. Set run_root=FOLDER") from error
+        for member in self.members:
+            if self.kind.progress(member.config) is None:
+                Record(folder, member.digest).clear()
         before = {member.digest: self._progress(member, folder) for member in self.members}
         todo = [member for member in self.members if before[member.digest].state not in ("finished", "running")]
         print(f"Sweep of {len(self.members)} runs, {len(todo)} to do; launcher {name}, records in {folder}")
@@ -114,23 +130,32 @@ class Sweep:
             try:
                 with jobs_that_may_fail(folder):
                     launcher.launch([member.overrides for member in todo], 0)
+                self._name_the_dead(todo, folder)
             except SystemExit as stop:  # a signal in a member of this process
                 code = int(stop.code or 0)
         after = {member.digest: self._progress(member, folder) for member in self.members}
         return self._summary(after, code)
 
     def _progress(self, member: Member, folder: Path) -> Progress:
-        record = Record(folder, member.digest)
-        now = self.kind.progress(member.config) if self.kind.progress else Progress()
+        record, now = Record(folder, member.digest), self.kind.progress(member.config)
         code, reason = record.read()
+        reason = reason.partition("\n")[0]
+        if now is None:
+            return Progress("new" if code is None else "failed" if code else "finished", reason)
         if record.is_claimed():
             return Progress("running", now.where, now.run)
-        if code == 0 and (now.run is not None or self.kind.progress is None):
+        if code == 0 and now.run is not None:
             return Progress("finished", now.where, now.run)
         if code is not None and now.state in ("new", "failed", "half-done"):
             state: State = "half-done" if now.state == "half-done" else "failed"
-            return Progress(state, "; ".join(filter(None, (now.where, reason.partition("\n")[0]))), now.run)
+            return Progress(state, "; ".join(filter(None, (now.where, reason))), now.run)
         return now
+
+    def _name_the_dead(self, launched: Sequence[Member], folder: Path) -> None:
+        for member in launched:
+            record = Record(folder, member.digest)
+            if record.read()[0] is None and self._progress(member, folder).state not in ("finished", "running"):
+                record.write(1, f"its job died without a word; what it printed: {folder}/.submitit")
 
     def _tell(self, progress: dict[str, Progress], words: dict[str, str]) -> None:
         for member in self.members:
@@ -145,11 +170,15 @@ class Sweep:
         self._tell(progress, {"new": "not begun"})
         missing = [member for member in self.members if progress[member.digest].state not in ("finished", "running")]
         if missing:
-            print("\nThe same command again makes only what is missing. Each alone:")
+            print(
+                "\nEach alone:" if self.group is None else "\nThe same command again makes what is missing. Each alone:"
+            )
         for member in missing:
             now = progress[member.digest]
             alone = [f"resume={now.run}"] if now.state == "half-done" else member.command
             print(f"  {shlex.join(['python', self.program, *alone])}")
+        if self.group is not None:
+            print(f"\nTable: python scripts/compare_runs.py {shlex.join([*self._projects(), '--group', self.group])}")
         sys.stdout.flush()
         return code or (0 if counts.keys() <= {"finished"} else 1)
 
@@ -228,7 +257,7 @@ def run_member(
     label = MemberSweeper.sweep_of_process.label(config) if is_here else shlex.join(argv)
     print(f"\nMember: {label}", flush=True)
     with record.claim() as is_mine:
-        now = kind.progress(config) if kind.progress else Progress()
+        now = kind.progress(config) or Progress()
         if not is_mine or now.state in ("finished", "running"):
             print(f"Nothing to do: it {'has finished' if now.state == 'finished' else 'runs elsewhere'}. {now.where}")
             return

@@ -1,9 +1,10 @@
 """A table of runs: experiment, AP, AP per class, steps, time, parameters; and what differs between their configs.
 
-    python scripts/compare_runs.py [FOLDER ...] [--sort COLUMN] [--reverse] [--format text|markdown|csv]
+    python scripts/compare_runs.py [FOLDER ...] [--group NAME] [--sort COLUMN] [--reverse] [--format text|markdown|csv]
 
 FOLDER is a run's folder or one that holds runs; without any, runs/. AP columns are of the best validation in training;
-`val AP` and `test AP` are of the newest validation.py of the run. CSV gives the differing keys as further columns.
+`val AP` and `test AP` are of the newest validation.py of the run. A group is a sweep (docs/sweeps.md), or what
+wandb.group_name names. CSV gives the differing keys as further columns.
 """
 
 from __future__ import annotations
@@ -20,15 +21,26 @@ from modules.reports.tables import TableFormat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*", default=[Path("runs")], metavar="FOLDER")
+    parser.add_argument("--group", metavar="NAME", help="only the runs of this group")
     parser.add_argument("--sort", default="AP", metavar="COLUMN", help="numbers from large to small, text from A to Z")
     parser.add_argument("--reverse", action="store_true")
     parser.add_argument("--format", choices=["text", "markdown", "csv"], default="text")
     arguments = parser.parse_args()
     with errors_without_traceback():
         runs, faults = read_runs(find_runs(arguments.folders))
+        if arguments.group is not None:
+            runs = of_group(runs, arguments.group)
         print(compare(runs, arguments.sort, arguments.reverse, arguments.format), end="", flush=True)
         if faults:
             raise UserError("\n  ".join(["left out of the table:", *faults]))
+
+
+def of_group(runs: list[RunRow], name: str) -> list[RunRow]:
+    """Raises UserError where there are none."""
+    groups = {str(run.cells.get("group")) for run in runs if run.cells.get("group") is not None}
+    if name not in groups:
+        raise UserError(f"--group {name}: no run of it. There are: {', '.join(sorted(groups)) or 'none'}")
+    return [run for run in runs if run.cells.get("group") == name]
 
 
 def compare(runs: list[RunRow], sort: str, reverse: bool, style: TableFormat) -> str:

@@ -71,6 +71,7 @@ def read_run(folder: Path) -> RunRow:
     best = results.best or results.last or {}
     cells: dict[str, Cell] = {
         "run": f"{folder.parent.name}/{folder.name}",
+        "group": config.get("wandb.group_name"),
         "experiment": _experiment(folder / "command.txt", config),
         "status": (results.status or "no results").partition("\n")[0],
         **{name: measured(best.get(name)) for name in METRICS},

@@ -31,13 +31,13 @@ _FINISHED = ("finished", "finished early")
 _BEST_FIRST = ("finished", "running", "half-done", "failed", "new")
 
 
-def progress(config: TrainConfig) -> Progress:
+def progress(config: TrainConfig) -> Progress | None:
     """The member's furthest run in its project's folder: of the same group, with the same settings.
 
-    A config without a seed has the seed that its run has drawn.
+    A config without a seed has the seed that its run has drawn. None: it leaves no run.
     """
     if config.check:
-        return Progress()
+        return None
     project = config.run_root.expanduser() / config.wandb.project_name
     wanted, seed = _identity(config), config.reproduce.seed_everything
     found = [Progress()]
