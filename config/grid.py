@@ -54,9 +54,8 @@ def members_of(
     group = None
     if config_name == "train":
         _check_members(configs)
-        fixed = [text for text in runs[0] if text.partition("=")[0].lstrip("+") not in swept]
         named = {config.wandb.group_name for config in configs}
-        group = configs[0].wandb.group_name or os.environ.get("WANDB_RUN_GROUP") or group_name(fixed, swept)
+        group = configs[0].wandb.group_name or os.environ.get("WANDB_RUN_GROUP") or group_name(runs[0], swept)
         if len(named) > 1:
             raise UserError(f"{GROUP} names the whole sweep: give it one value")
     members = []

@@ -30,10 +30,16 @@ from omegaconf import DictConfig
 
 from config.errors import Told, UserError
 from config.jobs import jobs_that_may_fail, requeue_if_preempted
+from config.sections import is_under
 
 State = Literal["finished", "running", "half-done", "failed", "new"]
 _SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _SIGNALLED = 128
+# Keys that change neither the weights that come out nor what is measured of them.
+WITHOUT_EFFECT = (
+    *("resume", "trust_checkpoint", "run_root", "logger", "logging", "checkpoint", "training.profiler"),
+    *("hardware.num_workers", "hardware.loader_timeout_s", "hardware.dist_backend"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def digest(config: Any) -> str:
 
 def group_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
     """The name of a sweep that nobody has named: other values of the swept keys belong to the same one."""
-    fixed = sorted(text for text in overrides if text.partition("=")[0].lstrip("+") not in swept)
+    keys = {text: text.partition("=")[0].lstrip("+") for text in overrides}
+    fixed = sorted(text for text, key in keys.items() if key not in swept and not is_under(key, WITHOUT_EFFECT))
     text = json.dumps([fixed, sorted(swept)])
     keys = "-".join(key.split(".")[-1].split("/")[-1] for key in swept) or "sweep"
     return f"{keys[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -12,21 +12,10 @@ from pydantic import ValidationError
 
 from config.errors import UserError
 from config.schema import TrainConfig
-from config.sweeps import Kind, Progress
+from config.sweeps import WITHOUT_EFFECT, Kind, Progress
 from config.yaml_files import read_yaml
 from modules.run.folder import RunFolder, step_of
 
-# Keys that change neither the weights that come out nor what is measured of them.
-_WITHOUT_EFFECT = {
-    "resume": True,
-    "trust_checkpoint": True,
-    "run_root": True,
-    "logger": True,
-    "logging": True,
-    "checkpoint": True,
-    "hardware": {"num_workers", "loader_timeout_s", "dist_backend"},
-    "training": {"profiler"},
-}
 _FINISHED = ("finished", "finished early")
 _BEST_FIRST = ("finished", "running", "half-done", "failed", "new")
 
@@ -85,7 +74,9 @@ def _identity_in(file: Path, mtime_ns: int) -> tuple[str | None, Any]:
 
 
 def _identity(config: TrainConfig) -> str:
-    content = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    content = config.model_dump(mode="json")
     content["dataset"]["path"] = str(config.dataset.path.expanduser().absolute())
-    del content["reproduce"]["seed_everything"]
+    for key in (*WITHOUT_EFFECT, "reproduce.seed_everything"):
+        *sections, name = key.split(".")
+        del functools.reduce(dict.__getitem__, sections, content)[name]
     return json.dumps(content, sort_keys=True)

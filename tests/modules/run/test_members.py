@@ -66,7 +66,7 @@ def test_what_changes_a_result_is_another_member(config: MakeConfig, record: Rec
     def state_with(section: str, **changes: object) -> str:
         return state(made.model_copy(update={section: getattr(made, section).model_copy(update=changes)}))
 
-    assert state_with("hardware", num_workers={"train": 3, "eval": 0}) == "finished"
+    assert state_with("hardware", num_workers=made.hardware.num_workers.model_copy(update={"train": 3})) == "finished"
     assert state_with("checkpoint", keep_best=1) == "finished"
     assert state_with("training", learning_rate=0.5) == "new"
     assert state_with("training", max_steps=7) == "new"
