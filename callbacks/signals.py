@@ -17,7 +17,7 @@ from data.loader import LoaderWatch
 from modules.boundary import BoundaryCallback
 from modules.detection import of_ours
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR2)  # submitit's before the time is over
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
 _NOTHING, _SAVE, _STOP = 0, 1, 2
 
