@@ -78,5 +78,8 @@ def _identity(config: TrainConfig) -> str:
     content["dataset"]["path"] = str(config.dataset.path.expanduser().absolute())
     for key in (*WITHOUT_EFFECT, "reproduce.seed_everything"):
         *sections, name = key.split(".")
-        del functools.reduce(dict.__getitem__, sections, content)[name]
+        section = content
+        for each in sections:
+            section = section[each]
+        del section[name]
     return json.dumps(content, sort_keys=True)
