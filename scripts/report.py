@@ -17,7 +17,7 @@ from config.errors import UserError
 from modules.evaluation.results import StoredProtocol, read_predictions, read_results
 from modules.pictures.figures import draw_report
 from modules.reports.analysis import analyse
-from modules.reports.tables import Table, figures_table, measured
+from modules.reports.tables import Table, figures_table, measured, sequences_table
 
 
 def main() -> None:
@@ -50,21 +50,28 @@ def write_report(folder: Path) -> None:
         ),
         "classes": figures_table("Classes", [asdict(each) for each in results["classes"]]),
         "groups": figures_table("Class groups", [asdict(each) for each in results["groups"]]),
+        "sequences": sequences_table(
+            "Sequences, the worst first", [asdict(each) for each in results.get("sequences", [])]
+        ),
         "recall_by_size": analysis.by_size,
         "ap_by_time": analysis.by_time,
         "ap_by_event_rate": analysis.by_event_rate,
     }
     tables = {name: table for name, table in tables.items() if table.rows}
+    if isinstance(analysis.intervals, Table):
+        tables = {"intervals": analysis.intervals, **tables}
     target = folder / "report"
     try:
         _make_own_folder(target)
         for name, table in {**tables, "precision_recall": analysis.precision_recall}.items():
             _new(target / f"{name}.csv").write_text(table.format("csv"))
-        _new(target / "report.md").write_text(_markdown(title, protocol, tables))
+        _new(target / "report.md").write_text(_markdown(title, protocol, tables, analysis.intervals))
         page = draw_report(analysis, f"{title}   ({protocol['evaluated_frames']:,} frames)")
         page.save(_new(target / "report.png"))
     except OSError as error:
         raise UserError(f"{error.filename or target} cannot be written: {error.strerror or error}") from error
+    if isinstance(analysis.intervals, str):
+        print(f"Intervals: {analysis.intervals}")
     print(title, *(table.format("text") for table in tables.values()), f"Report: {target}", sep="\n")
 
 
@@ -81,7 +88,7 @@ def _new(path: Path) -> Path:
     return path
 
 
-def _markdown(title: str, protocol: StoredProtocol, tables: dict[str, Table]) -> str:
+def _markdown(title: str, protocol: StoredProtocol, tables: dict[str, Table], intervals: Table | str) -> str:
     box_filter = protocol["box_filter_px"]
     height, width = protocol["resolution_hw"]
     thresholds = f"confidence threshold {protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}"
@@ -92,6 +99,8 @@ def _markdown(title: str, protocol: StoredProtocol, tables: dict[str, Table]) ->
         f"Score: {protocol['score']}; {thresholds}.",
         f"Missed and false are counted at score ≥ {protocol['confusion_threshold']:g}. A dash: no ground truth.",
     ]
+    facts += [f"Intervals: {intervals}."] if isinstance(intervals, str) else []
+    facts += [f"Compares with: {compares_with}."] if (compares_with := protocol.get("compares_with")) else []
     notes = [f"{name}: {note}." for name, note in protocol["metrics"].items()]
     body = "\n".join(table.format("markdown") for table in tables.values())
     items = "\n".join(f"- {line}" for line in facts + notes)

@@ -21,6 +21,7 @@ from modules.evaluation.labelled_frames import LabelledFrames
 from modules.evaluation.matching import Matches
 from modules.evaluation.protocol import apply_box_filter
 from modules.evaluation.results import StoredProtocol
+from modules.reports.significance import interval_table, weighted_by_sequence
 from modules.reports.tables import Table
 
 SIZE_EDGES_PX = (0, 16, 24, 32, 48, 64, 96, 128, 192, np.inf)  # side of a square of the box's area
@@ -37,6 +38,7 @@ class Analysis:
     by_size: Table
     by_time: Table
     by_event_rate: Table
+    intervals: Table | str  # or why there are none
 
     @property
     def precision_recall(self) -> Table:
@@ -63,6 +65,7 @@ def analyse(frames: LabelledFrames, protocol: StoredProtocol) -> Analysis:
         recall_by_size(matches, sure_matches, protocol["confusion_threshold"]),
         ap_by_time(matches, kept),
         ap_by_event_rate(matches, kept, protocol["window_ms"]),
+        interval_table(weighted_by_sequence(matches, kept)[0], classes),
     )
 
 

@@ -28,6 +28,7 @@ class RunRow:
     name: str
     cells: dict[str, Cell]
     config: dict[str, Any]  # flat: dataset.path, training.learning_rate, ...
+    folder: Path | None = None
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -85,7 +86,7 @@ def read_run(folder: Path) -> RunRow:
     }
     classes = {name.removeprefix("AP/"): value for name, value in best.items() if name.startswith("AP/")}
     cells |= {f"AP {name}": measured(value) for name, value in classes.items()}
-    return RunRow(str(cells["run"]), cells, config)
+    return RunRow(str(cells["run"]), cells, config, folder)
 
 
 def run_table(runs: Sequence[RunRow], sort: str = "AP", reverse: bool = False) -> Table:
