@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from config.command_line import errors_without_traceback, hydra_command, quick_imports
+from config.command_line import errors_without_traceback, hydra_command
+from config.interpreter import quick_exit, quick_imports
 from config.schema import TrainConfig
 from config.search_path import with_absolute_folders
 from modules.run.folder import with_recorded_command
@@ -20,6 +21,7 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    with errors_without_traceback():
-        sys.argv[1:] = with_recorded_command(with_absolute_folders(sys.argv[1:]))
-    hydra_command("train", train, TRAINING)()
+    with quick_exit():
+        with errors_without_traceback():
+            sys.argv[1:] = with_recorded_command(with_absolute_folders(sys.argv[1:]))
+        hydra_command("train", train, TRAINING)()

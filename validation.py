@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from config.command_line import hydra_command, quick_imports
+from config.command_line import hydra_command
+from config.interpreter import quick_exit, quick_imports
 from config.schema import ValidationConfig
 
 
@@ -15,4 +16,5 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    hydra_command("val", validate)()
+    with quick_exit():
+        hydra_command("val", validate)()

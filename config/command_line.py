@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import signal
 import sys
@@ -80,16 +79,6 @@ def _let_openmp_wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-
-
-@contextlib.contextmanager
-def quick_imports() -> Generator[None]:
-    """Import torch and Lightning in here: a fifth of their time goes into collecting garbage that is none."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Callable[[], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from threading import Lock
 from typing import Any
 
 
@@ -15,12 +16,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     Compiled functions take positional arguments only and cannot call one another.
     """
     machine_code: Callable[..., Any] | None = None
+    lock = Lock()  # or threads that call it first at the same time would each compile it
 
     @wraps(function)
     def call(*args: Any) -> Any:
         nonlocal machine_code
         if machine_code is None:
-            machine_code = _compile(inspect.unwrap(function))  # what checks its annotations in tests cannot be compiled
+            with lock:
+                if machine_code is None:  # what checks its annotations in tests cannot be compiled
+                    machine_code = _compile(inspect.unwrap(function))
         return machine_code(*args)
 
     return call

@@ -136,11 +136,14 @@ class RecurrentBackbone(nn.Module):
     @torch.no_grad()
     def lane_state(self, hw: tuple[int, int]) -> list[State]:
         """Shapes and types of one lane's state for frames of `hw` pixels: whatever the cells give, without values."""
-        first = self.stages[0]
-        assert isinstance(first, Stage)
-        channels = first.downsample.conv.in_channels
+        state, (height, width) = [], hw
         with FakeTensorMode(allow_non_fake_inputs=True), torch.compiler.set_stance("force_eager"):
-            _, state = self(torch.empty(1, 1, channels, *hw, dtype=torch.uint8), None)
+            for stage in self.stages:
+                assert isinstance(stage, Stage)
+                conv = stage.downsample.conv
+                height, width = height // conv.stride[0], width // conv.stride[1]
+                maps = torch.empty(1, 1, height, width, conv.out_channels, dtype=conv.weight.dtype)
+                state.append(stage.cell(maps, None)[1])
         return state
 
     def state_bytes(self, hw: tuple[int, int]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -74,6 +76,17 @@ def test_torch_waits_until_the_command_line_is_checked() -> None:
         todo = set().union(*(graph[name] for name in todo)) - found
     heavy = [name for name in sorted(found) if _imports_at_top(ROOT / f"{name.replace('.', '/')}.py", "torch")]
     assert heavy == []
+
+
+def test_a_start_imports_no_heavy_package_that_it_does_without() -> None:
+    """Each of them takes from a tenth of a second to two; Lightning itself brings torchvision and torch._dynamo."""
+    heavy = {"timm", "wandb", "tensorboard", "numba", "pycocotools", "scipy", "pandas", "imageio"}
+    program = (
+        "import sys\nfrom config.interpreter import quick_exit, quick_imports\n"
+        f"with quick_exit(), quick_imports():\n    import modules.run.entry\n    print(*({heavy} & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
 
 
 def _imports_at_top(path: Path, package: str) -> bool:

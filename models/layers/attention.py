@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from config.schema import AttentionConfig
 from models.layers.linear import MapLinear
@@ -133,11 +133,19 @@ class AttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, config)
         self.ls2 = _layer_scale(dim, config)
-        self.drop_path = DropPath(config.drop_path) if config.drop_path > 0 else nn.Identity()
+        self.drop_path = StochasticDepth(config.drop_path, mode="row") if config.drop_path > 0 else nn.Identity()
 
     def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         x = x + self.drop_path(self.attention(self.norm1(x), _gamma(self.ls1)))
         return x + self.drop_path(self.mlp(self.norm2(x), _gamma(self.ls2)))
+
+
+class LayerScale(nn.Module):
+    """A factor for each channel of a branch, small at first (CaiT, arXiv:2103.17239), for the branch's last layer."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
 
 
 class MaxVitBlock(nn.Module):

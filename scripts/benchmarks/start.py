@@ -23,7 +23,7 @@ COMMAND = [
     "logging.train.log_every_n_steps=1",
     "logger=csv",
 ]
-IMPORTS = "from config.command_line import quick_imports\nwith quick_imports():\n    import modules.run.entry"
+IMPORTS = "from config.interpreter import quick_imports\nwith quick_imports():\n    import modules.run.entry"
 
 
 def start(scene: Scene, rounds: int, overrides: Sequence[str]) -> list[Row]:

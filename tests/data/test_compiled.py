@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from data import compiled as module
 from data.compiled import compiled
 
 PROGRAM = """
@@ -36,6 +40,21 @@ def test_a_compiled_function_keeps_its_name_and_result() -> None:
     assert sum_of_squares.__name__ == "sum_of_squares"
     assert sum_of_squares(np.arange(4)) == 14
     assert sum_of_squares(np.array([0.5])) == 0.25
+
+
+def test_threads_that_call_it_first_compile_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def slow_compiler(function):
+        calls.append(function)
+        time.sleep(0.05)
+        return function
+
+    monkeypatch.setattr(module, "_compile", slow_compiler)
+    function = compiled(lambda value: value + 1)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(function, range(4))) == [1, 2, 3, 4]
+    assert len(calls) == 1
 
 
 def test_it_works_where_no_cache_can_be_written(tmp_path: Path) -> None:

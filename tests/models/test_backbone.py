@@ -135,8 +135,10 @@ def test_no_gradient_is_lost_in_bfloat16(cell):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "s5"])
-def test_a_state_tells_its_size(cell):
+def test_a_state_tells_its_shapes_and_size(cell):
     backbone = RecurrentBackbone(model_config(f"model.backbone.stage.cell={cell}").backbone, PARTITION_SIZE)
     _, state = backbone(torch.zeros(1, 1, 20, 64, 128, dtype=torch.uint8), None)
+    told = [[(part.shape, part.dtype) for part in stage] for stage in backbone.lane_state((64, 128))]
+    assert told == [[(part.shape, part.dtype) for part in stage] for stage in state]
     assert backbone.state_bytes((64, 128)) == sum(part.nbytes for stage in state for part in stage)
     assert {type(parameter) for parameter in backbone.parameters()} == {torch.nn.Parameter}  # still with values

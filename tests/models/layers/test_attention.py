@@ -114,8 +114,8 @@ def test_layer_scale_multiplies_maps_forwards_and_backwards(config, gated):
     maps, weights = torch.randn(2, 2, 4, 6, 16, dtype=torch.float64)
 
     def definition(x):
-        x = x + block.ls1(block.attention(block.norm1(x)))
-        return x + block.ls2(block.mlp(block.norm2(x)))
+        x = x + block.attention(block.norm1(x)) * block.ls1.gamma
+        return x + block.mlp(block.norm2(x)) * block.ls2.gamma
 
     outs = block(maps), definition(maps)
     results = [(out, *torch.autograd.grad((out * weights).sum(), list(block.parameters()))) for out in outs]
