@@ -42,6 +42,10 @@ _NAMES = {
     "model.postprocess.confidence_threshold": "conf conf_thres conf_thresh conf_threshold confthre test_conf "
     "score_threshold score_thr",
     "model.postprocess.nms_threshold": "nms iou nms_thres nms_thr nms_iou nmsthre iou_thres iou_threshold",
+    "model.loss.size_weight.kind": "size_aware_loss size_aware weight_type",
+    "model.loss.size_weight.weight": "size_aware_weight",
+    "model.loss.size_weight.small_area": "small_threshold",
+    "model.loss.size_weight.medium_area": "medium_threshold",
     "model.backbone.stage.attention.drop_path": "drop_path drop_path_rate stochastic_depth",
     "dataset.resolution_hw": "img_size imgsz image_size input_size resolution",
     "dataset.path": "data_dir data_path data_root dataset_dir dataset_path dataset_root",

@@ -19,9 +19,11 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from config.errors import Problem
 from config.names import join
 from config.search_path import SearchPath
+from config.user_files import rewrite_user_files
 from config.yaml_files import checked_files
 
 MISSING = "???"
+rewrite_user_files()
 
 # ${env:NAME,default}: a variable that is set to nothing counts as not set, as for most programs that read variables
 OmegaConf.register_new_resolver("env", lambda name, default: os.environ.get(name) or default, replace=True)

@@ -68,6 +68,8 @@ def _message(key: str, found: list[ErrorDetails], tree: names.KeyTree) -> str:
         near = names.nearest(details["input"], _literals(details)) if isinstance(details["input"], str) else None
         if near:
             return f"{lines}; did you mean {near}?"
+    if key == "model.head.name":
+        lines += ". A head of another kind is a file of the project's: docs/extending.md"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and "a whole number" in allowed:
         lines += f"; write {int(value)}"
     return lines

@@ -12,6 +12,7 @@ from hydra.core.default_element import ResultDefault
 
 from config.composition import member_files
 from config.search_path import SearchPath
+from config.user_files import KIND, SPELLINGS, SWITCH
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,12 @@ class Origins:
             return f"on the command line: {self.typed[max(above, key=len)]}"
         for member in reversed(self.members):
             path = self.file_of(member)
-            line = _line_of(path, member.package or "", key) if path is not None else None
-            if path is not None and line is not None:
+            if path is None:
+                continue
+            names = (key, SPELLINGS.get(key, SWITCH if key == KIND else key))
+            packages = (member.package or "", "")  # a file of RVT's sets model with the section's name
+            lines = (_line_of(path, package, name) for name in names for package in packages)
+            if line := next((line for line in lines if line is not None), None):
                 return f"in {self.search.told(path)}:{line}"
         return ""
 

@@ -130,9 +130,11 @@ def _rewrite_choice(
         out.choices.append(override.typed)
         return
     value = unquote(override.value or "")
-    options = value.strip("[]").split(",") if value.startswith("[") or (sweep and "," in value) else [value]
+    is_list = value.startswith("[")
+    texts = value.strip("[]").split(",") if is_list or (sweep and "," in value) else [value]
+    options = [unquote(option).removesuffix(".yaml") for option in texts]  # with it no file would be found again
     known = search.choices(group)
-    for option in (unquote(option).removesuffix(".yaml") for option in options):
+    for option in options:
         if option not in known:
             near = names.nearest(option, known)
             message = f"{option!r} is not a choice" + (f"; did you mean {near}?" if near else "")
@@ -146,7 +148,8 @@ def _rewrite_choice(
         message = f"is added with a plus: +{group}={value}"
         out.problems.append(Problem(group, message, origin))
         return
-    out.choices.append(f"{sign}{group}{override.package}={value}")
+    chosen = f"[{','.join(options)}]" if is_list else ",".join(options)
+    out.choices.append(f"{sign}{group}{override.package}={chosen}")
 
 
 def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, sweep: bool) -> None:

@@ -30,8 +30,16 @@ REFUSED = {
     "wandb.resume_only_weights",
     "model.backbone.stage.s5.dim",
 }
-# RVT has a choice here that is none in its published configs; any other value is refused.
+# RVT, or a fork, has a choice here that is none in its published configs; any other value is refused.
 FIXED: dict[str, tuple[object, str]] = {
+    "model.backbone.use_plain_lstm": (
+        True,
+        "the LSTM is plain; model.backbone.stage.lstm.dws_conv=true makes it RVT's ConvLSTM",
+    ),
+    "model.backbone.use_enhanced_convlstm": (
+        False,
+        "there is no such cell; model.backbone.stage.cell takes one of your own, docs/extending.md",
+    ),
     "model.backbone.enable_masking": (False, "no data set here makes token masks"),
     "model.backbone.stage.attention.use_torch_mha": (False, "attention is computed by models/layers/attention.py"),
     "model.backbone.stage.downsample.type": ("patch", "stages are down-sampled by a strided convolution"),

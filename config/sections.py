@@ -47,9 +47,9 @@ def check_sections(
     raw, missing, problems = _plain(root, cfg, only)
     warnings: list[str] = []
     for key, value in retired.take_out(raw).items():
-        verdict = retired.judge(key, value, origins.of(key))
-        if isinstance(verdict, Problem):
-            problems.append(verdict)
+        verdict = retired.judge(key, value, origin="")
+        if isinstance(verdict, Problem):  # a config that Hydra has composed anew has none, and no origins
+            problems.append(replace(verdict, origin=origins.of(key)))
         elif verdict is not None:
             warnings.append(verdict)
     bare = bare_sections(raw)

@@ -7,6 +7,8 @@ project's root files and from what is typed, wherever a file of a group might wa
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from hydra.core.default_element import ResultDefault
@@ -63,7 +65,18 @@ def check_files(origins: Origins, sections: Collection[str]) -> Iterator[Problem
         if different:
             message = f"{name!r} is in two folders: {path} would be read, {different[0]} would not. Rename yours"
             yield Problem(group or name, message)
+        if group.split("/")[0] == "experiment" and not _names_package(path):
+            message = (
+                f"is a file of an experiment, which lacks its first line. Add it, to let it set sections: {GLOBAL}"
+            )
+            yield Problem(group, message, told)
         yield from _check_package(member, told, sections)
+
+
+def _names_package(path: Path) -> bool:
+    """In one of the comments that a file begins with, as Hydra reads them."""
+    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return any("@package " in line for line in takewhile(lambda line: line.startswith("#"), lines))
 
 
 def _check_package(member: ResultDefault, told: str, sections: Collection[str]) -> Iterator[Problem]:

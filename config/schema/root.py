@@ -7,7 +7,7 @@ Keys carry RVT's names, so that people's commands and YAML files go on working; 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -164,6 +164,7 @@ class Config(Strict):
     run_root: UserPath
     trust_checkpoint: bool
     weights_key: Line | None = None  # the default: configs in older checkpoints lack it
+    notes: dict[str, Any] = Field(default_factory=dict)  # what an experiment says of itself; kept with the run
 
     @property
     def loggers(self) -> tuple[LoggerName, ...]:

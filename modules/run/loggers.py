@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
@@ -186,6 +187,9 @@ def _start_wandb(config: Config, run: RunFolder) -> Any:
         "resume": "allow",
         "config": config.model_dump(mode="json"),
     }
+    if config.notes:
+        notes = yaml.safe_dump(config.notes, sort_keys=False, allow_unicode=True)
+        arguments["notes"] = "\n".join(filter(None, (os.environ.get("WANDB_NOTES"), notes)))
     later = f"Later: wandb sync {folder}/wandb/offline-run-*-{run.run_id}"
     if _wandb_mode() == "offline":
         print(f"WandB logs offline. {later}", flush=True)

@@ -116,7 +116,7 @@ def test_an_experiment_without_its_first_line(own: Path) -> None:
     write(own, "experiment/e.yaml", "training: {max_steps: 1}\n")
     said = problems(own, "+experiment=e")
     assert set(said) == {"experiment"}
-    assert "first line of the file? # @package _global_" in said["experiment"]
+    assert "lacks its first line. Add it, to let it set sections: # @package _global_" in said["experiment"]
     write(own, "experiment/e.yaml", "# @package _global_\ntraining: {max_steps: 1}\n")
     assert load_train_config(command(own, "+experiment=e")).training.max_steps == 1
 

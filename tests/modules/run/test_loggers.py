@@ -59,9 +59,10 @@ def test_wandbs_variables_mean_what_its_documentation_says(
     }
     for name, value in values.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    _, logger = build_loggers(make_config(), run)
+    _, logger = build_loggers(make_config("+notes.goal=small ones"), run)
     assert isinstance(logger, TolerantWandbLogger)
     experiment = logger.experiment
+    assert experiment.notes == "goal: small ones\n"
     assert (experiment.project, experiment.entity, experiment.tags) == ("shapes", "team", ("a", "b"))
     logger.finalize("success")
     assert len(list((tmp_path / "elsewhere").glob(f"wandb/offline-run-*-{run.run_id}/*.wandb"))) == 1
