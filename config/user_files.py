@@ -32,8 +32,8 @@ PLAIN, CONV = "model.backbone.use_plain_lstm", "model.backbone.stage.lstm.dws_co
 # A key at the top of an experiment with one of these words in it is a note
 _NOTE_WORDS = """
     experiment description hypothesis note notes comment motivation rationale goal goals target success criteria
-    expected metrics baseline comparison improvement improvements phase status author date version tags reference references
-    metadata
+    expected metrics baseline comparison improvement improvements phase status author date version tags reference
+    references metadata
 """
 NOTE_WORDS = frozenset(_NOTE_WORDS.split())
 _SKELETON = "/model/rnndet@_here_"
