@@ -6,11 +6,13 @@ of each sequence's files; only sequences that changed are read again.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -55,6 +57,28 @@ class SplitIndex:
     def label_sequence(self) -> Int64[ndarray, " k"]:
         """The sequence of each labelled frame."""
         return np.repeat(np.arange(len(self)), np.diff(self.first_label))
+
+    def only(self, names: Sequence[str]) -> SplitIndex:
+        """Of these sequences alone. Raises UserError for a name that the split does not have."""
+        for name in names:
+            if name not in self.names:
+                known = self.names.tolist()
+                near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
+                raise UserError(f"dataset.only: {self.split} has no sequence {name}. It has: {', '.join(near)}, ...")
+        chosen = np.isin(self.names, list(names))
+        labels = chosen[self.label_sequence]
+        counts = np.diff(self.first_label)[chosen]
+        return SplitIndex(
+            self.split,
+            self.names[chosen],
+            self.fingerprint[chosen],
+            self.num_frames[chosen],
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            self.label_frame[labels],
+            self.class_counts[labels],
+            self.unknown_ids[chosen],
+            self.left_out[chosen],
+        )
 
     def training_streams(self, length: int) -> Int64[ndarray, "r 3"]:
         """Rows (sequence, start, stop): sequences, cut wherever no label occurs for more than `length` frames.

@@ -90,6 +90,8 @@ class EventDataModule(LightningDataModule):
         """The split's index, read once."""
         if split not in self._indices:
             index = load_index(self._config.dataset, split)
+            if self._config.dataset.only:
+                index = index.only(self._config.dataset.only)
             unknown = index.unknown_ids.nonzero()[0]
             if len(unknown):
                 raise UserError(

@@ -2,10 +2,14 @@
 
     python scripts/render.py SOURCE OUT.mp4|OUT.gif [predictions=FOLDER | checkpoint=FILE] [dataset=NAME ...] [OPTIONS]
 
+    python scripts/render.py VALIDATION_FOLDER OUT_FOLDER worst=20 [dataset.path=FOLDER] [threshold=0.25]
+
 SOURCE is a preprocessed sequence's folder or a recording (docs/formats.md). Boxes come from the validation
 folder `predictions`, or from the network of `checkpoint`, which runs along; labels, if there are any, are dashed lines.
 The data set is the one of the predictions or the checkpoint; dataset=NAME, with any of its keys, names another
 (--config-dir FOLDER: one of your own). Most recordings need none of it.
+
+worst=N: pictures of the N frames of a validation with the most missed boxes and false predictions.
 
 Options: threshold=0.25 (least score), start_s=0, seconds=... (how much of it), speed=1 (0.5: slow motion).
 """
@@ -28,8 +32,10 @@ from config.search_path import RECORDED, with_absolute_folders
 from config.yaml_files import read_yaml
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from modules.deployment.checkpoint import config_of_checkpoint, load_detector
+from modules.evaluation.results import read_results
 from modules.pictures import film
 from modules.pictures.film_file import FilmFile
+from modules.pictures.worst import draw_worst, worst_frames
 from scripts.parallel import run_apart
 
 
@@ -162,11 +168,41 @@ def write_film(out: Path, pictures: Callable[[FilmFile], Iterable[Image.Image]],
     return count
 
 
+def render_worst(arguments: Sequence[str]) -> int:
+    """Write a picture of each of the worst frames of a validation into a new folder; returns their number."""
+    keys = ("worst=", "threshold=", "dataset.path=")
+    paths = [word for word in arguments if not word.startswith(keys)]  # a validation's folder has = in its name
+    values = dict(word.split("=", 1) for word in arguments if word.startswith(keys))
+    if len(paths) != 2:
+        told = "give VALIDATION_FOLDER and OUT_FOLDER with worst=N, and of options threshold and dataset.path"
+        raise UserError(f"{told}; there are: {' '.join(paths)}")
+    folder, out = map(Path, paths)
+    try:
+        count, threshold = int(values["worst"]), float(values.get("threshold", 0.25))
+    except ValueError as error:
+        raise UserError(f"worst, threshold: {error}") from error
+    if count < 1:
+        raise UserError("worst: a number of frames, 1 or more")
+    dataset = dataset_of_validation(folder)
+    if "dataset.path" in values:
+        dataset = dataset.model_copy(update={"path": Path(values["dataset.path"]).expanduser()})
+    worst = worst_frames(folder, count, threshold)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already, and not empty. Give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, picture in draw_worst(worst, dataset, read_results(folder)["protocol"]["split"]):
+        picture.save(out / name)
+    return len(worst)
+
+
 def main() -> None:
     if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         sys.exit(0 if sys.argv[1:] else 2)
     with errors_without_traceback():
+        if any(word.startswith("worst=") for word in sys.argv[1:]):
+            print(f"{render_worst(sys.argv[1:])} pictures")
+            return
         arguments = parse(sys.argv[1:])
         count = run_apart(render, arguments, arguments.source)  # an odd file may end the process that reads it
         print(f"{arguments.out}: {count} frames")

@@ -25,10 +25,10 @@ ELSEWHERE = (300, 200, 380, 280, 0.5, 0.95, 1)
 
 
 def result_of(
-    *frames: tuple[str, int, torch.Tensor, torch.Tensor], settings: EvaluationConfig = SETTINGS
+    *frames: tuple[str, int, torch.Tensor, torch.Tensor], settings: EvaluationConfig = SETTINGS, more: str = ""
 ) -> EvaluationResult:
     """Frames are (sequence, t_us, boxes, detections), added in one batch; eTraM's classes at half resolution."""
-    evaluation = Evaluation(load_dataset_config(["dataset=gen4"]), settings)
+    evaluation = Evaluation(load_dataset_config(["dataset=gen4", *more.split()]), settings)
     add(evaluation, *frames)
     return evaluation.result()
 

@@ -9,6 +9,7 @@ from config.checks.machine import check_checkpoints, check_devices, check_folder
 from config.checks.network import check_model, check_network_input
 from config.checks.training import (
     check_lanes,
+    check_only,
     check_protocols,
     check_schedule,
     check_smallest_map,
@@ -34,6 +35,7 @@ CHECKS: tuple[SectionCheck, ...] = (
     (("resume", "weights"), check_start),
     (("weights", "weights_classes", "weights_partial", "weights_key"), check_weights),
     (("training", "resume", "weights"), check_freeze),
+    (("dataset",), check_only),
     (("evaluation", "protocols"), check_protocols),
 )
 # What depends on the machine is checked by the entry points only.

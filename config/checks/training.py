@@ -65,6 +65,11 @@ def check_weights(config: TrainConfig) -> Iterator[Problem]:
             yield Problem(key, "tells how to take weights=FILE, and no file is given")
 
 
+def check_only(config: Config) -> Iterator[Problem]:
+    if config.dataset.only and isinstance(config, TrainConfig):
+        yield Problem("dataset.only", "is for validation.py: a training reads its whole splits")
+
+
 def check_protocols(config: ValidationConfig) -> Iterator[Problem]:
     """Names in `protocols` are of evaluation.protocols."""
     known = config.evaluation.protocols

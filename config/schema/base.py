@@ -60,6 +60,13 @@ Line = Annotated[str, AfterValidator(_one_line)]
 FolderName = Annotated[str, AfterValidator(_one_line), AfterValidator(_folder_name)]
 
 
+def listed(value: object) -> object:
+    """One name is a list of one, null is none."""
+    if isinstance(value, str | None):
+        return () if value is None else (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Strict(BaseModel):
     """Base of every section: unknown keys are errors, values cannot be written back."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from config.schema.base import FolderName, Line, Probability, Size, Size2d, Strict, UserPath
+from config.schema.base import FolderName, Line, Probability, Size, Size2d, Strict, UserPath, listed
 
 
 class FactorRange(Strict):
@@ -118,6 +118,7 @@ class DatasetConfig(Strict):
     class_map: dict[Line, Line] = Field(default_factory=dict)  # stored class -> class
     ev_repr_name: FolderName
     representation: RepresentationConfig
+    only: Annotated[tuple[FolderName, ...], BeforeValidator(listed)] = ()  # sequences to validate; none: all
     sequence_length: Size  # frames per chunk, the L of [L, B, C, H, W]
     resolution_hw: Size2d  # of the sensor
     downsample_by_factor_2: bool

@@ -19,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from config.schema.base import Duration, FolderName, Line, NumWorkers, Probability, Size, Strict, UserPath
+from config.schema.base import Duration, FolderName, Line, NumWorkers, Probability, Size, Strict, UserPath, listed
 from config.schema.dataset import BoxFilterConfig, DatasetConfig
 from config.schema.model import ModelConfig
 
@@ -51,13 +51,6 @@ class EarlyStoppingConfig(Strict):
     metric: Literal["AP", "AP_50", "AP_75", "AP_S", "AP_M", "AP_L"]
 
 
-def _listed(value: object) -> object:
-    """One name is a list of one, null is none."""
-    if isinstance(value, str | None):
-        return () if value is None else (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
 class TrainingConfig(Strict):
     precision: Precision | None
     max_epochs: Duration
@@ -68,7 +61,7 @@ class TrainingConfig(Strict):
     accumulate_grad_batches: Size  # batches whose mean gradient one step takes
     limit_train_batches: Annotated[float, Field(gt=0, le=1)] | PositiveInt
     lr_scheduler: LrSchedulerConfig
-    freeze: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # parts of the network, see config.freezing
+    freeze: Annotated[tuple[str, ...], BeforeValidator(listed)]  # parts of the network, see config.freezing
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None  # of the average of the weights that is validated
     early_stopping: EarlyStoppingConfig
     profiler: Literal["simple", "pytorch"] | None
@@ -208,5 +201,5 @@ def _switch(value: object) -> object:
 
 class ValidationConfig(Config):
     checkpoint: UserPath
-    protocols: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # names of evaluation.protocols
+    protocols: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()  # names of evaluation.protocols
     use_test_set: Annotated[bool, BeforeValidator(_switch)]

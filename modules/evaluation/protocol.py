@@ -51,6 +51,7 @@ def describe_protocol(
         "compares_with": dataset.compares_with,
         "protocols": names_of(dataset, settings, postprocess),
         "split": split,
+        "only": list(dataset.only),
         "classes": list(dataset.classes),
         "class_groups": {name: list(members) for name, members in dataset.class_groups.items()},
         "window_ms": dataset.representation.window_ms,

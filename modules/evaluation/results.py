@@ -176,6 +176,7 @@ class StoredProtocol(TypedDict):
     sensor_hw: NotRequired[tuple[Side, Side]]  # as the two below, not in results of older versions
     compares_with: NotRequired[str | None]
     protocols: NotRequired[list[str]]
+    only: NotRequired[list[str]]  # sequences of the split; none: all
     box_filter_px: StoredBoxFilter
     score: Literal["product", "class"]
     confidence_threshold: float | None

@@ -146,6 +146,7 @@ class _RunResults(BaseModel):
 
 class _Protocol(BaseModel):
     split: str | None = None
+    only: list[str] = []
 
 
 class _ValidationResults(BaseModel):
@@ -185,7 +186,7 @@ def _validated(folder: Path, split: str) -> float | None:
     files = sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
     for file in reversed(files):
         results = _read_json(file, _ValidationResults)
-        if results.protocol.split == split:
+        if results.protocol.split == split and not results.protocol.only:
             return measured(results.metrics.get("AP"))
     return None
 

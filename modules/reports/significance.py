@@ -120,7 +120,7 @@ def measure_run(folder: Path, split: str) -> Measured | None:
     found = [path.parent for path in folder.glob("*/frames.csv") if (path.parent / "results.json").is_file()]
     for validation in sorted(found, key=lambda path: (path / "frames.csv").stat().st_mtime, reverse=True):
         protocol = read_results(validation)["protocol"]
-        if protocol["split"] != split:
+        if protocol["split"] != split or protocol.get("only"):
             continue
         classes = tuple(protocol["classes"])
         kept = apply_box_filter(read_predictions(validation), BoxFilterConfig(**protocol["box_filter_px"]))

@@ -96,6 +96,7 @@ def print_validation_summary(result: EvaluationResult, folder: Path, protocols: 
     lines = [
         *(table.format() for table in tables),
         f"Frames: {result.num_frames}, at {width} x {height} of a sensor of {columns} x {rows}",
+        *([f"Only of: {', '.join(protocol['only'])}, not of the whole split"] if protocol["only"] else []),
         *([f"Compares with: {protocol['compares_with']}"] if protocol["compares_with"] else []),
         f"Results: {folder}",
     ]

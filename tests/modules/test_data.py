@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from config.errors import UserError
+from config.errors import ConfigError, UserError
 from config.schema import TrainConfig
 from data.sampling import rows_per_kind
 from modules.data import EventDataModule
@@ -162,3 +162,19 @@ def test_mistakes_name_key_and_remedy(make_config: Callable[..., TrainConfig], t
         EventDataModule(make_config(f"dataset.path={tmp_path / 'strange'}")).train_dataloader()
     with pytest.raises(UserError, match=r"strange/val not found"):
         EventDataModule(make_config(f"dataset.path={tmp_path / 'strange'}")).val_dataloader()
+
+
+def test_a_validation_of_some_sequences(make_config: Callable[..., TrainConfig], data_set: Path) -> None:
+    whole = EventDataModule(make_config()).index("val")
+    dataset = make_config().dataset.model_copy(update={"only": ("sequence_2", "sequence_0")})
+    index = EventDataModule(make_config().model_copy(update={"dataset": dataset})).index("val")
+    assert index.names.tolist() == ["sequence_0", "sequence_2"]
+    assert index.num_frames.tolist() == [11, 4]
+    at = np.isin(whole.label_sequence, [0, 2])
+    assert index.label_frame.tolist() == whole.label_frame[at].tolist()
+    assert index.class_counts.tolist() == whole.class_counts[at].tolist()
+    assert index.evaluation_streams(3)[:, 0].tolist() == [0, 1]
+    with pytest.raises(UserError, match=r"dataset.only: .*val has no sequence sequence_7. It has: sequence_"):
+        index.only(["sequence_7"])
+    with pytest.raises(ConfigError, match=r"is for validation.py"):
+        make_config("dataset.only=[sequence_0]")

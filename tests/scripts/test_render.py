@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from config.errors import UserError
 from config.loading import load_dataset_config, load_train_config
 from modules.evaluation.results import write_results
-from scripts.render import main, parse, render, write_film
+from scripts.render import main, parse, render, render_worst, write_film
 from tests.conftest import FRAME_HW, write_sequence
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
 from tests.modules.pictures.test_film import write_recording
@@ -26,6 +27,8 @@ from tests.network import golden_weights
 from tests.runs import checkpoint_content
 
 SENSOR = f"dataset.resolution_hw=[{FRAME_HW[0] * 2},{FRAME_HW[1] * 2}]"
+
+NO_FILTER = "dataset.eval.box_filter={min_diagonal:0,min_side:0,skip_first_ms:0}"
 
 
 def film(*arguments: object) -> int:
@@ -177,3 +180,33 @@ def test_a_film_that_the_disk_has_no_room_for_is_no_film(tmp_path: Path, name: s
     with pytest.raises(UserError, match="cannot be written"):
         write_film(tmp_path / name, lambda _: map(Image.fromarray, noise), 20)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_worst_frames_of_a_validation_become_pictures(sequence: Path, tmp_path: Path) -> None:
+    """At 150 ms one box is missed and one invented, at 200 ms one is invented, at 250 ms all is right."""
+    validation = tmp_path / "validation_val_epoch=000-val_AP=0.25"
+    car, hit = (1, 6, 4, 4, 4), (4, 2, 8, 6, 0.9, 0.9, 1)
+    wrong, unsure = (0, 0, 3, 3, 0.9, 0.9, 1), (0, 0, 3, 3, 0.4, 0.4, 1)
+    write_results(
+        result_of(
+            ("street", 150_000, boxes_of(car), found(wrong)),
+            ("street", 200_000, boxes_of(car), found(hit, wrong)),
+            ("street", 250_000, boxes_of(car), found(hit, unsure)),
+            more=f"{SENSOR} {NO_FILTER}",
+        ),
+        validation,
+    )
+    data = tmp_path / "data"
+    (data / "val").mkdir(parents=True)
+    shutil.copytree(sequence, data / "val" / "street")
+    dataset = load_dataset_config(["dataset=gen4", SENSOR]).model_dump(mode="json")
+    (validation / "config.yaml").write_text(yaml.safe_dump({"dataset": dataset}))
+    arguments = [str(validation), str(tmp_path / "worst"), "worst=5"]
+    with pytest.raises(UserError, match=r"dataset.path=FOLDER says where"):
+        render_worst(arguments)
+    assert render_worst([*arguments, f"dataset.path={data}"]) == 2
+    assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == [
+        "001_missed=1_false=1_street_150000us.png", "002_missed=0_false=1_street_200000us.png",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="not empty"):
+        render_worst([*arguments, f"dataset.path={data}"])
