@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import zipfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ _LARGEST_TOLD = 200  # characters of another library's words
 _ALWAYS_READ = 2**26  # bytes; of more, a file that is compressed may hold
 _LARGEST_RATIO = 50  # times its own size
 _LARGEST_WHOLE = 2.0**62
+# numpy reads a header with Python's parser, whose depth CPython 3.11 counts once for all threads: now and then two that
+# parse at once fail over a sound file ("AST constructor recursion depth mismatch").
+_PARSER = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -41,7 +45,7 @@ def reading(path: Path, remedy: str) -> Generator[None]:
 
 def read_npy(path: Path, remedy: str) -> ndarray:
     """The array in a .npy file."""
-    with reading(path, remedy), path.open("rb") as file:
+    with reading(path, remedy), path.open("rb") as file, _PARSER:
         return _array(file, path.stat().st_size)
 
 
@@ -54,7 +58,8 @@ def read_npz(path: Path, names: Sequence[str], remedy: str) -> list[ndarray]:
             if member.file_size > max(_ALWAYS_READ, _LARGEST_RATIO * path.stat().st_size):
                 raise ValueError(f"{name} claims {member.file_size:,} bytes")
             content = archive.read(member)
-            arrays.append(_array(io.BytesIO(content), len(content)))
+            with _PARSER:
+                arrays.append(_array(io.BytesIO(content), len(content)))
         return arrays
 
 

@@ -104,18 +104,34 @@ class SplitIndex:
         whole = self.label_frame >= length - 1
         return np.stack([self.label_sequence[whole], self.label_frame[whole] - length + 1], axis=1)
 
+    def stream_repeats(self, streams: Int64[ndarray, "r 3"], threshold: float) -> Float64[ndarray, " r"]:
+        """How often an epoch reads each stream, by the rarest class in it (LVIS, arXiv:1908.03195, appendix).
+
+        A class that a share f of the streams has asks for max(1, sqrt(threshold / f)) times.
+        """
+        present = self._boxes_within(streams[:, 0], streams[:, 1], streams[:, 2]) > 0  # [r, c]
+        share = present.mean(axis=0)
+        of_class = np.sqrt(np.maximum(threshold / np.where(share > 0, share, np.inf), 1))
+        return np.where(present, of_class, 1).max(axis=1)
+
     def chunk_weights(self, chunks: Int64[ndarray, "c 2"], length: int) -> Float64[ndarray, " c"]:
         """Weight of each chunk: the sum over its boxes of 1 / (boxes of that class in all chunks)."""
+        counts = self._boxes_within(chunks[:, 0], chunks[:, 1], chunks[:, 1] + length)
+        return (counts / np.maximum(counts.sum(axis=0), 1)).sum(axis=1)
+
+    def _boxes_within(
+        self, sequence: Int64[ndarray, " n"], start: Int64[ndarray, " n"], stop: Int64[ndarray, " n"]
+    ) -> Int64[ndarray, "n c"]:
+        """Boxes per class in frames start..stop-1 of a sequence."""
         key = self.label_sequence * (1 << 40) + self.label_frame
-        begin = chunks[:, 0] * (1 << 40) + chunks[:, 1]
+        begin = sequence * (1 << 40)
         total = np.concatenate(
             [
                 np.zeros((1, self.class_counts.shape[1]), dtype=np.int64),
                 np.cumsum(self.class_counts, axis=0, dtype=np.int64),
             ]
         )
-        counts = total[np.searchsorted(key, begin + length)] - total[np.searchsorted(key, begin)]
-        return (counts / np.maximum(counts.sum(axis=0), 1)).sum(axis=1)
+        return total[np.searchsorted(key, begin + stop)] - total[np.searchsorted(key, begin + start)]
 
 
 def load_index(dataset: DatasetConfig, split: str) -> SplitIndex:

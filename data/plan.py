@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -43,6 +44,10 @@ class TrainingPlan:
     read streams of a second shuffle, under their own augmentation, cut where the epoch ends: batches are always full,
     and a set smaller than the batch works. Nothing is read twice where the lanes come out even.
 
+    With `repeats` an epoch is as long as all streams times their repeats, shared out among the lanes. It reads a stream
+    of 2.3 two times or, by a draw anew in each epoch, three; a lane that the draw makes longer than the epoch is cut
+    where that ends.
+
     Random chunks. Where an epoch has room for all of them it reads each at least once (what is left of the last
     batch starts another shuffle). Where it has not (mixed sampling), the shuffle goes on in the next epoch. With
     `weights` chunks are drawn with replacement.
@@ -51,6 +56,7 @@ class TrainingPlan:
         streams: rows (sequence, start, stop), in frames.
         chunks: rows (sequence, start) of the chunks that stand alone.
         weights: of `chunks`, any positive scale; None draws without replacement.
+        repeats: mean number of times that an epoch reads each stream, at least 1; None: once.
         length: frames per chunk, L.
     """
 
@@ -65,11 +71,12 @@ class TrainingPlan:
         seed: int,
         world_size: int = 1,
         weights: Real[ndarray, " c"] | None = None,
+        repeats: Real[ndarray, " s"] | None = None,
     ) -> None:
         assert num_stream_rows + num_random_rows > 0
         assert len(streams) > 0 or num_stream_rows == 0
         assert len(chunks) > 0 or num_random_rows == 0
-        self._streams, self._chunks, self._weights = streams, chunks, weights
+        self._streams, self._chunks, self._weights, self._repeats = streams, chunks, weights, repeats
         self._length, self._seed, self._world_size = length, seed, world_size
         self._num_stream_rows, self._num_random_rows = num_stream_rows, num_random_rows
         self._num_random_lanes = num_random_rows * world_size
@@ -78,6 +85,9 @@ class TrainingPlan:
             self._longest_first = np.argsort(-self._num_steps, kind="stable")
             self._lane_of_rank, load = _pack(self._num_steps[self._longest_first], num_stream_rows * world_size)
             self.steps_per_epoch = int(load.max())
+            if repeats is not None:
+                mean_load = (repeats * self._num_steps).sum() / (num_stream_rows * world_size)
+                self.steps_per_epoch = max(self.steps_per_epoch, math.ceil(mean_load))
         else:
             self.steps_per_epoch = -(-len(chunks) // self._num_random_lanes)
         self._lanes = lru_cache(maxsize=2)(self._draw_lanes)
@@ -90,6 +100,8 @@ class TrainingPlan:
         digest.update(repr((self._num_stream_rows, self._num_random_rows)).encode())
         for array in (self._streams, self._chunks, self._weights):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        if self._repeats is not None:
+            digest.update(np.ascontiguousarray(self._repeats).tobytes())
         return digest.hexdigest()
 
     def batch(self, epoch: int, step: int, rank: int = 0) -> list[ChunkRead]:
@@ -117,13 +129,18 @@ class TrainingPlan:
     def _draw_lanes(self, epoch: int) -> list[tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]]:
         """Per stream lane its streams in order and the step at which each begins."""
         rng = np.random.default_rng((self._seed, STREAM_ORDER, epoch))
-        lengths = self._num_steps[self._longest_first]
-        stream = self._longest_first[np.lexsort((rng.random(len(lengths)), -lengths))]
         num_lanes = self._num_stream_rows * self._world_size
-        lane = rng.permutation(num_lanes)[self._lane_of_rank]
+        longest_first, lane_of_rank = self._longest_first, self._lane_of_rank
+        if self._repeats is not None:
+            copies = np.floor(self._repeats + rng.random(len(self._repeats))).astype(np.int64)
+            longest_first = np.repeat(longest_first, copies[longest_first])
+            lane_of_rank, _ = _pack(self._num_steps[longest_first], num_lanes)
+        lengths = self._num_steps[longest_first]
+        stream = longest_first[np.lexsort((rng.random(len(lengths)), -lengths))]
+        lane = rng.permutation(num_lanes)[lane_of_rank]
         by_lane = np.lexsort((rng.random(len(lane)), lane))
         queues = np.split(stream[by_lane], np.searchsorted(lane[by_lane], np.arange(1, num_lanes)))
-        filler = _EndlessShuffle(len(stream), (self._seed, FILLER_ORDER, epoch))
+        filler = _EndlessShuffle(len(self._streams), (self._seed, FILLER_ORDER, epoch))
         return [self._fill(queue.tolist(), filler) for queue in queues]
 
     def _fill(self, queue: list[int], filler: _EndlessShuffle) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:

@@ -20,7 +20,9 @@ def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> Tr
     chunks = index.random_chunks(dataset.sequence_length)
     if len(streams) == 0:
         raise UserError(f"{index.split} has no labelled frame. {CHECK_LABELS}")
-    weights = None
+    weights, repeats = None, None
+    if num_stream_rows and sampling.repeat_threshold is not None:
+        repeats = index.stream_repeats(streams, sampling.repeat_threshold)
     if num_random_rows:
         if len(chunks) == 0:
             raise UserError(
@@ -40,6 +42,7 @@ def make_training_plan(config: Config, index: SplitIndex, world_size: int) -> Tr
         seed=config.reproduce.seed_everything or 0,
         world_size=world_size,
         weights=weights,
+        repeats=repeats,
     )
 
 

@@ -36,6 +36,11 @@ def check_lanes(config: Config) -> Iterator[Problem]:
             f"is {config.batch_size.train}, but dataset.train.sampling=mixed needs one lane of each kind: "
             "at least 2, or dataset.train.sampling=stream or random",
         )
+    if config.dataset.train.sampling == "random" and config.dataset.train.repeat_threshold is not None:
+        yield Problem(
+            "dataset.train.repeat_threshold",
+            "repeats streams, and dataset.train.sampling=random reads none; see dataset.train.random.weighted_sampling",
+        )
 
 
 def check_smallest_map(config: Config) -> Iterator[Problem]:

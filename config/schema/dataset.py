@@ -58,7 +58,10 @@ class MixedSamplingConfig(Strict):
 
 
 class TrainSamplingConfig(Strict):
+    """`repeat_threshold`: streams with a class that a smaller share of streams has are read more often (LVIS' rule)."""
+
     sampling: Literal["stream", "random", "mixed"]
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     random: RandomSamplingConfig
     mixed: MixedSamplingConfig
 

@@ -80,6 +80,11 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
             "batch_size.train",
             "the last stage's map is one cell",
         ),
+        (
+            ["dataset.train.sampling=random", "dataset.train.repeat_threshold=0.1"],
+            "dataset.train.repeat_threshold",
+            "random.weighted_sampling",
+        ),
         (["training.lr_scheduler.total_steps=10"], "training.lr_scheduler.total_steps", "would end before"),
         (["resume=latest", "weights=a.ckpt"], "weights", "contradicts resume"),
         (["weights_classes=new"], "weights_classes", "no file is given"),

@@ -163,3 +163,21 @@ def test_faults_of_the_folder_are_named(make_config: Callable[..., TrainConfig])
     shutil.rmtree(dataset.path / "test" / "sequence_0")
     with pytest.raises(UserError, match="no sequences"):
         load_index(dataset, "test")
+
+
+def test_repeats_of_streams_are_those_of_lvis(make_config: Callable[..., TrainConfig]) -> None:
+    """Four streams: all have cars, one a tram, two pedestrians, one of them in a frame that it does not reach."""
+    dataset = make_config().dataset
+    car, pedestrian, tram = (1, 4.0, 2.0, 10.0, 8.0), (0, 4.0, 2.0, 10.0, 8.0), (6, 4.0, 2.0, 10.0, 8.0)
+    for number, boxes in enumerate([[car], [car, pedestrian], [car, tram, pedestrian], [car]]):
+        folder = dataset.path / "train" / f"sequence_{number}"
+        shutil.rmtree(folder)
+        write_sequence(folder, 20, {4: boxes, 15: [car, pedestrian] if number == 3 else [car]})
+    index = load_index(dataset, "train")
+    streams = np.array([(0, 0, 16), (1, 0, 16), (2, 0, 16), (3, 0, 15)])
+    for threshold in (0.1, 0.3, 0.9):
+        expected = []
+        for classes in ({1}, {1, 0}, {1, 6, 0}, {1}):
+            share = {1: 4 / 4, 0: 2 / 4, 6: 1 / 4}
+            expected.append(max(max(1, (threshold / share[name]) ** 0.5) for name in classes))
+        np.testing.assert_allclose(index.stream_repeats(streams, threshold), expected)

@@ -52,6 +52,19 @@ def stream_plan(streams: np.ndarray, num_rows: int, world_size: int, seed: int =
     )
 
 
+def repeated_plan(streams: np.ndarray, repeats: np.ndarray, num_rows: int, world_size: int) -> TrainingPlan:
+    return TrainingPlan(
+        streams,
+        chunks_of(0),
+        length=LENGTH,
+        num_stream_rows=num_rows,
+        num_random_rows=0,
+        seed=0,
+        world_size=world_size,
+        repeats=repeats,
+    )
+
+
 def random_plan(count: int, num_rows: int, world_size: int = 1, weights: np.ndarray | None = None) -> TrainingPlan:
     return TrainingPlan(
         np.zeros((0, 3), dtype=np.int64),
@@ -122,6 +135,40 @@ def test_no_lane_waits_for_another_longer_than_one_stream(streams: np.ndarray, n
     counts = num_chunks(streams, LENGTH)
     even_share = (counts.sum() - counts.max()) / num_rows
     assert counts.max() <= stream_plan(streams, num_rows, 1).steps_per_epoch <= even_share + counts.max()
+
+
+@given(stream_sets, rows, world_sizes)
+@settings(max_examples=25, deadline=None)
+def test_repeats_keep_batches_full_and_lanes_in_order(streams: np.ndarray, num_rows: int, world_size: int) -> None:
+    plan = repeated_plan(streams, 1 + np.arange(len(streams)) % 3 / 2, num_rows, world_size)
+    for batches in epoch_of(plan, world_size):
+        assert all(len(batch) == num_rows for batch in batches)
+        for before, after in pairwise(batches):
+            for old, new in zip(before, after, strict=True):
+                goes_on = (new.sequence, new.start) == (old.sequence, old.stop)
+                assert new.is_first or (goes_on and new.augmentation_seed == old.augmentation_seed)
+
+
+def test_streams_are_read_as_often_as_their_repeats_say() -> None:
+    """On average over the epochs."""
+    frames, repeats = np.tile([2, 5, 8], 40), np.tile([1.0, 1.25, 2.5, 3.0], 30)
+    streams = np.stack([np.arange(120), np.zeros(120, int), frames], axis=1)
+    plan = repeated_plan(streams, repeats, num_rows=4, world_size=2)
+    assert plan.steps_per_epoch == -(-(repeats * num_chunks(streams, LENGTH)).sum() // 8)
+    starts: Counter[int] = Counter()
+    num_epochs = 60
+    for epoch in range(num_epochs):
+        for batches in epoch_of(plan, 2, epoch):
+            starts.update(read.sequence for batch in batches for read in batch if read.is_first)
+    mean = np.array([starts[number] for number in range(120)]) / num_epochs
+    for value in np.unique(repeats):
+        assert mean[repeats == value].mean() == pytest.approx(value, rel=0.05)
+
+
+def test_repeats_are_part_of_what_a_resumed_run_compares() -> None:
+    streams = np.array([(0, 0, 9), (1, 0, 4)])
+    once, twice = stream_plan(streams, 2, 1), repeated_plan(streams, np.array([1.0, 2.0]), 2, 1)
+    assert len({once.signature, twice.signature, repeated_plan(streams, np.array([2.0, 1.0]), 2, 1).signature}) == 3
 
 
 @given(stream_sets, world_sizes)

@@ -178,3 +178,15 @@ def test_a_validation_of_some_sequences(make_config: Callable[..., TrainConfig],
         index.only(["sequence_7"])
     with pytest.raises(ConfigError, match=r"is for validation.py"):
         make_config("dataset.only=[sequence_0]")
+
+
+def test_streams_of_rare_classes_are_read_more_often(make_config) -> None:
+    """Each of the four streams has classes that not all have."""
+    stream = "dataset.train.sampling=stream"
+    once, often = (
+        EventDataModule(make_config(stream, *more)).training_plan()
+        for more in ([], ["dataset.train.repeat_threshold=1"])
+    )
+    assert often.steps_per_epoch > once.steps_per_epoch
+    reads = [read for step in range(often.steps_per_epoch) for read in often.batch(0, step)]
+    assert len(reads) == 4 * often.steps_per_epoch
