@@ -7,6 +7,7 @@
         event_representations[_ds2_nearest].h5     one frame of each window; the data set is called `data`. Frames of
                                                    another size than the sensor's and half of it: _540x960
         event_representations[_ds2_nearest]_compact.h5     the same, smaller and faster: data/frame_store.py
+            one of the two is enough (`FrameFiles`); where both are, the compact one is read
         timestamps_us.npy                          end of each window
         objframe_idx_2_repr_idx.npy                frame index of each labelled frame
 """
@@ -15,19 +16,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
+from config.errors import UserError
 from config.schema import DatasetConfig
 
 SPLITS = ("train", "val", "test")
 FRAMES_KEY = "data"  # of the frames file
-SETTINGS_KEY, RULE_KEY = "settings", "label_rule"  # attributes of a frames file that RVT's own script did not make
+# Attributes of a file of frames that RVT's own script did not make
+SETTINGS_KEY, RULE_KEY, REPORT_KEY = "settings", "label_rule", "report"
+ATTRIBUTES = (SETTINGS_KEY, RULE_KEY, REPORT_KEY)
 BOXES_KEY, FIRST_BOX_KEY = "labels", "objframe_idx_2_label_idx"  # of labels.npz
 LABELS = "labels_v2"
 REPRESENTATIONS = "event_representations_v2"
 PREPROCESS_AGAIN = "Delete the sequence's folder and run scripts/preprocess.py again"
 DELETE_AND_PREPROCESS = "Delete {} and run scripts/preprocess.py again"
+MAKE_RVT = "scripts/compact_frames.py DATASET_PATH dataset=... layout=rvt writes it"
 RESTORE_LINK = "Restore its target, or delete the link"
 CHECK_LABELS = "Check its labels_v2 folders"
+FrameFiles = Literal["compact", "rvt", "both"]  # `layout=`: which of the two files of frames are written
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,17 @@ class SequenceLayout:
     def compact_frames(self) -> Path:
         return compact_path(self.frames)
 
+    def frame_files(self, which: FrameFiles) -> tuple[Path, ...]:
+        """The files of frames that are asked for, the one that tells a finished sequence last."""
+        return {"compact": (self.compact_frames,), "rvt": (self.frames,), "both": (self.compact_frames, self.frames)}[
+            which
+        ]
+
+    @property
+    def present_frames(self) -> tuple[Path, ...]:
+        """The files of frames that exist, the one that is read first."""
+        return tuple(path for path in self.frame_files("both") if path.is_file())
+
     @property
     def frame_times(self) -> Path:
         return self.representation / "timestamps_us.npy"
@@ -69,6 +87,14 @@ class SequenceLayout:
     @property
     def label_frames(self) -> Path:
         return self.representation / "objframe_idx_2_repr_idx.npy"
+
+
+def frame_files_of(value: str) -> FrameFiles:
+    """`layout=VALUE`. Raises UserError for another value."""
+    for choice in get_args(FrameFiles):
+        if value == choice:
+            return choice
+    raise UserError(f"layout={value}: {', '.join(get_args(FrameFiles)[:-1])} or {get_args(FrameFiles)[-1]}")
 
 
 def frames_file_name(dataset: DatasetConfig) -> str:

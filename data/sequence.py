@@ -20,7 +20,7 @@ from config.schema import DatasetConfig
 from data.frame_store import FrameStore
 from data.hdf5_trust import HDF5_ERRORS, FrameChunks, dataset_inside
 from data.labels import REMEDY, Labels, read_frame_times, read_labels
-from data.layout import FRAMES_KEY, SequenceLayout
+from data.layout import FRAMES_KEY, MAKE_RVT, SequenceLayout, compact_path
 from data.pixel_map import FreePixelMap, PixelMap
 
 
@@ -48,6 +48,8 @@ class Hdf5Frames:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
+            if compact_path(path).is_file():
+                raise UserError(f"{path} not found, only its compact copy. {MAKE_RVT}")
             raise UserError(
                 f"{path} not found. Check dataset.path, dataset.downsample_by_factor_2 and dataset.frame_hw"
             )

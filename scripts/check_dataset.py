@@ -27,7 +27,7 @@ from data.checks.dataset import SAMPLED, DatasetReport, check_dataset
 from data.checks.frames import check_all_frames
 from data.checks.sequence import Fault
 from data.layout import SPLITS, sequence_folders
-from scripts.parallel import run_parallel, split_workers
+from scripts.parallel import run_parallel, split_key, split_workers
 
 _MAX_FAULTS_SHOWN = 50
 
@@ -73,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _split_full(overrides: Sequence[str]) -> tuple[bool, list[str]]:
-    values = ["false", *(text.removeprefix("full=").lower() for text in overrides if text.startswith("full="))]
-    if values[-1] not in ("true", "false"):
-        raise UserError(f"full={values[-1]}: true or false")
-    return values[-1] == "true", [text for text in overrides if not text.startswith("full=")]
+    value, others = split_key("full", "false", overrides)
+    if value.lower() not in ("true", "false"):
+        raise UserError(f"full={value}: true or false")
+    return value.lower() == "true", others
 
 
 def read_every_frame(

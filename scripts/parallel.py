@@ -34,12 +34,18 @@ class WorkerDiedError(UserError):
     """A process ended in the middle of an item."""
 
 
+def split_key(key: str, default: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """The last value of `key=VALUE`, and the other overrides."""
+    values = [default, *(text.removeprefix(f"{key}=") for text in overrides if text.startswith(f"{key}="))]
+    return values[-1], [text for text in overrides if not text.startswith(f"{key}=")]
+
+
 def split_workers(overrides: Sequence[str]) -> tuple[int, list[str]]:
     """Number of processes from `workers=N` (1 without it), and the other overrides."""
-    values = ["1", *(text.removeprefix("workers=") for text in overrides if text.startswith("workers="))]
-    if not values[-1].isdigit() or int(values[-1]) < 1:
-        raise UserError(f"workers={values[-1]}: give a number of processes, at least 1")
-    return int(values[-1]), [text for text in overrides if not text.startswith("workers=")]
+    value, others = split_key("workers", "1", overrides)
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"workers={value}: give a number of processes, at least 1")
+    return int(value), others
 
 
 def run_parallel(

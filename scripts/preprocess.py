@@ -3,10 +3,12 @@
 python scripts/preprocess.py IN OUT dataset=gen4 workers=8
 python scripts/preprocess.py IN OUT dataset=gen4 dataset.downsample_by_factor_2=false   # full beside half resolution
 python scripts/preprocess.py IN OUT dataset=gen1 reference_gen1_spacing=true            # windows as in RVT's own files
+python scripts/preprocess.py IN OUT dataset=gen4 layout=both     # files of frames: compact (the default), rvt or both
 
 IN holds {train,val,test}/<name>_td.h5 (or another format of docs/formats.md) and <name>_bbox.npy beside each. Finished
-sequences are left alone, so a run that was stopped goes on where it was. A faulty recording is told at the end and
-stops no other.
+sequences are left alone, so a run that was stopped goes on where it was; one in the other layout gets what it lacks.
+A faulty recording is told at the end and stops no other. Training reads the compact files, RVT's own code those of
+layout=rvt.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from config.search_path import add_config_dir
-from data.layout import SPLITS, SequenceLayout
+from data.layout import SPLITS, FrameFiles, SequenceLayout, frame_files_of
 from data.recordings.boxes import OTHER_CLASS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
 from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording, workplace_of
-from scripts.parallel import WorkerDiedError, run_beside_others, split_workers
+from scripts.parallel import WorkerDiedError, run_beside_others, split_key, split_workers
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
 
@@ -42,16 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="IN")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument(
-        "overrides", nargs="+", metavar="key=value", help="dataset=NAME, workers=N (1), any dataset key"
+        "overrides",
+        nargs="+",
+        metavar="key=value",
+        help="dataset=NAME, layout=compact|rvt|both (compact), workers=N (1), any dataset key",
     )
     add_config_dir(parser)
     options = parser.parse_intermixed_args(arguments)
     console = Console()
     try:
         workers, overrides = split_workers([*options.config_dirs, *options.overrides])
+        layout, overrides = split_key("layout", "compact", overrides)
+        layout = frame_files_of(layout)
         dataset = load_dataset_config([_full_key(override) for override in overrides])
         found = find_recordings(options.source)
-        preprocess = partial(preprocess_recording, options.out, dataset)
+        preprocess = partial(preprocess_recording, options.out, dataset, layout=layout)
         outcomes = run_beside_others(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
         _remove_remains(options.out, found.recordings, outcomes)
         _remove_empty(options.out / PARTIAL_FOLDER)
@@ -61,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
-    return _summarise(found, outcomes, dataset, options.out, console)
+    return _summarise(found, outcomes, dataset, layout, options.out, console)
 
 
 def _full_key(override: str) -> str:
@@ -143,7 +150,12 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _summarise(
-    found: Found, outcomes: Sequence[Report | UserError], dataset: DatasetConfig, out: Path, console: Console
+    found: Found,
+    outcomes: Sequence[Report | UserError],
+    dataset: DatasetConfig,
+    layout: FrameFiles,
+    out: Path,
+    console: Console,
 ) -> int:
     """Print what there is now, what was dropped and why, and what failed. Returns the exit code."""
     reports = [outcome for outcome in outcomes if isinstance(outcome, Report)]
@@ -158,9 +170,10 @@ def _summarise(
     ]
     made = [SequenceLayout.of(out / report.split / report.name, dataset) for report in reports if report.num_frames]
     errors += [
-        UserError(f"{layout.frames} was removed while this command ran. Run it again")
-        for layout in made
-        if not layout.frames.is_file()
+        UserError(f"{path} was removed while this command ran. Run it again")
+        for sequence in made
+        for path in sequence.frame_files(layout)
+        if not path.is_file()
     ]
     for error in [*errors, *found.faults]:
         print(f"error: {error}", file=sys.stderr)
@@ -191,6 +204,8 @@ def _table(reports: Sequence[Report], dataset: DatasetConfig, out: Path) -> Tabl
 
     add_row("sequences", lambda report: bool(report.num_frames))
     add_row("of these finished before", lambda report: bool(report.num_frames) and report.was_present)
+    if any(report.num_files_added for report in reports):
+        add_row("files of frames added to them", lambda report: report.num_files_added)
     add_row("recordings without a usable box", lambda report: not report.num_frames and bool(report.num_boxes_read))
     add_row("recordings without boxes", lambda report: not report.num_frames and not report.num_boxes_read)
     add_row("frames", lambda report: report.num_frames)

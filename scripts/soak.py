@@ -74,7 +74,7 @@ class Soak:
         raw = self._folder / "raw"
         sizes = ("--train=6", "--val=2", "--test=1", "--seconds=2", "--size=120x160")
         self._run("scripts/make_toy_dataset.py", raw, *sizes)
-        self._run("scripts/preprocess.py", raw, self._data, *TRAINING[:2])
+        self._run("scripts/preprocess.py", raw, self._data, *TRAINING[:2], "layout=both")
         for sequence in sorted((self._data / "train").iterdir())[:2]:
             compact, frames = sorted(sequence.rglob("*.h5"), key=lambda path: path.name, reverse=True)
             compact.unlink()

@@ -11,9 +11,11 @@ from data.boxes import BOX_DTYPE
 from data.frame_store import FrameStore
 from data.layout import compact_path
 from data.recordings.preprocessing import RecordingFiles
+from data.sequence import Hdf5Frames
 
 REPRESENTATION = Path("event_representations_v2/stacked_histogram_dt=50_nbins=10")
 FULL, HALF = "event_representations.h5", "event_representations_ds2_nearest.h5"
+COMPACT = "event_representations_compact.h5"
 
 
 def small_dataset(*overrides: str) -> DatasetConfig:
@@ -43,14 +45,15 @@ def write_recording(
 
 
 def read_frames(sequence: Path, name: str) -> np.ndarray:
-    """Of the reference's file, after a check that the compact one has the same."""
-    with h5py.File(sequence / REPRESENTATION / name) as file:
-        frames = file["data"][:]
-    store = FrameStore(compact_path(sequence / REPRESENTATION / name))
-    compact = np.empty_like(frames)
-    store.read(0, len(store), compact)
-    assert np.array_equal(compact, frames)
-    return frames
+    """Of all files that hold the frames, after a check that they have the same."""
+    path, found = sequence / REPRESENTATION / name, []
+    for file, reader in ((path, Hdf5Frames), (compact_path(path), FrameStore)):
+        if file.is_file():
+            frames = reader(file)
+            found.append(np.empty((len(frames), *frames.frame_chw), np.uint8))
+            frames.read(0, len(frames), found[-1])
+    assert all(np.array_equal(found[0], other) for other in found)
+    return found[0]
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

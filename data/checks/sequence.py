@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
@@ -16,6 +15,7 @@ from config.errors import UserError
 from config.schema import DatasetConfig
 from data.arrays import read_npy, read_npz, reading, whole_numbers
 from data.boxes import LARGE_FROM_PX2, SMALL_BELOW_PX2
+from data.frame_files import told_by
 from data.labels import loaded_boxes, read_labels, require_boxes
 from data.layout import (
     BOXES_KEY,
@@ -192,40 +192,39 @@ def fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
 
 
 def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: SequenceFacts, num_samples: int) -> None:
-    frames_path = layout.frames
-    if not frames_path.is_file() and not layout.compact_frames.is_file():
-        others = sorted(other.name for other in frames_path.parent.glob("*.h5"))
+    if not layout.present_frames:
+        others = sorted(other.name for other in layout.representation.glob("*.h5"))
         remedy = (
             f"There is {', '.join(others)}: check dataset.downsample_by_factor_2 and dataset.frame_hw"
             if others
             else PREPROCESS_AGAIN
         )
-        facts.faults.append(Fault(frames_path, "not found", remedy))
+        facts.faults.append(Fault(layout.frames, "not found", remedy))
         return
+    path = layout.present_frames[0]
     sequence = Sequence(layout.folder, dataset)
     try:
         expected = (dataset.channels, *dataset.loaded_hw)
         if sequence.frame_chw != expected:
             what = f"frames are {sequence.frame_chw}, but the config says {expected} (channels, height, width)"
             remedy = "Check dataset.resolution_hw, downsample_by_factor_2, frame_hw and representation"
-            facts.faults.append(Fault(frames_path, what, remedy))
+            facts.faults.append(Fault(path, what, remedy))
             return
         for index in np.unique(np.linspace(0, facts.num_frames - 1, num_samples).astype(int)).tolist():
             try:
                 facts.counts_per_frame.append(int(sequence.frames(index, index + 1).sum()))
             except UserError as error:
-                facts.faults.append(fault_of(error, frames_path, skippable=True))
+                facts.faults.append(fault_of(error, path, skippable=True))
         if num_samples and not facts.faults:
             facts.faults += _check_labelled_frames(layout, sequence)
-        if frames_path.is_file():
-            facts.has_older_labels = _has_older_labels(frames_path)
-            facts.faults += _check_classes(frames_path, dataset)
-            if not Hdf5Frames(frames_path).has_checksums:
-                what = "no checksums (fletcher32): damage would be read as wrong frames"
-                remedy = "scripts/compact_frames.py adds files with"
-                facts.faults.append(Fault(frames_path, what, remedy, blocks_training=False))
+        facts.has_older_labels = any(map(_has_older_labels, layout.present_frames))
+        facts.faults += [fault for file in layout.present_frames for fault in _check_classes(file, dataset)]
+        if layout.frames.is_file() and not Hdf5Frames(layout.frames).has_checksums:
+            what = "no checksums (fletcher32): damage would be read as wrong frames"
+            remedy = "scripts/compact_frames.py adds files with"
+            facts.faults.append(Fault(layout.frames, what, remedy, blocks_training=False))
     except UserError as error:
-        facts.faults.append(fault_of(error, frames_path))
+        facts.faults.append(fault_of(error, path))
     finally:
         sequence.close()
 
@@ -240,17 +239,16 @@ def _check_labelled_frames(layout: SequenceLayout, sequence: Sequence) -> Iterat
             try:
                 empty += not sequence.frames(index, index + 1).any()
             except UserError as error:
-                yield fault_of(error, layout.frames, skippable=True)
+                yield fault_of(error, layout.present_frames[0], skippable=True)
                 return
         if empty <= len(sample) / 2:
             return
-    yield Fault(layout.frames, f"{empty} of {len(sample)} labelled frames hold no event", EMPTY_REMEDY)
+    yield Fault(layout.present_frames[0], f"{empty} of {len(sample)} labelled frames hold no event", EMPTY_REMEDY)
 
 
 def _check_classes(frames_path: Path, dataset: DatasetConfig) -> Iterator[Fault]:
     """The classes that this project made the labels for; a file of RVT's own script does not tell them."""
-    with h5py.File(frames_path, "r", locking=False) as file:
-        told = file.attrs.get(SETTINGS_KEY)
+    told = told_by(frames_path).get(SETTINGS_KEY)
     try:
         made_for = json.loads(told)["classes"] if isinstance(told, str) else None
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -261,7 +259,7 @@ def _check_classes(frames_path: Path, dataset: DatasetConfig) -> Iterator[Fault]
         yield Fault(frames_path, what, f"{remedy}. Choose the dataset=... that it was preprocessed for")
 
 
-def _has_older_labels(frames_path: Path) -> bool:
-    """Whether this project made the file, before it measured each interval from the labelled frame before."""
-    with h5py.File(frames_path, "r", locking=False) as file:
-        return SETTINGS_KEY in file.attrs and RULE_KEY not in file.attrs
+def _has_older_labels(path: Path) -> bool:
+    """Whether this project made a file of frames, before it measured each interval from the labelled frame before."""
+    attributes = told_by(path)
+    return SETTINGS_KEY in attributes and RULE_KEY not in attributes

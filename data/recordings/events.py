@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +29,20 @@ class Events:
     def empty(size: int = 0) -> Events:
         return Events(*(np.empty(size, dtype) for dtype in (np.uint16, np.uint16, np.uint8, np.int64)))
 
-    def then(self, following: Events) -> Events:
-        """Both, one after the other."""
-        pairs = ((getattr(self, name), getattr(following, name)) for name in ("x", "y", "polarity", "t_us"))
-        return Events(*(np.concatenate(pair) for pair in pairs))
+    @staticmethod
+    def joined(parts: Sequence[Events]) -> Events:
+        """All parts, one after another; a single one as it is."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return Events.empty()
+        names = ("x", "y", "polarity", "t_us")
+        return Events(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def after(self, t_us: int) -> Events:
         """Without the events before `t_us`."""
         return self[np.searchsorted(self.t_us, t_us) :]
+
+    def until(self, t_us: int) -> Events:
+        """Without the events behind `t_us`."""
+        return self[: np.searchsorted(self.t_us, t_us, side="right")]

@@ -1,4 +1,4 @@
-"""One recording and its boxes become one sequence folder in RVT's layout, with a compact frame store beside it."""
+"""One recording and its boxes become one sequence folder in RVT's layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
@@ -20,9 +19,8 @@ from config.errors import UserError
 from config.schema import DatasetConfig
 from data.arrays import read_npy
 from data.checks.sequence import check_sequence
-from data.hdf5_file import Hdf5Writer
-from data.hdf5_trust import HDF5_ERRORS
-from data.layout import RULE_KEY, SETTINGS_KEY, SequenceLayout
+from data.frame_files import add_frame_files, frame_writers, told_by
+from data.layout import REPORT_KEY, RULE_KEY, SETTINGS_KEY, FrameFiles, SequenceLayout
 from data.recordings.boxes import OUTSIDE_SENSOR, BoxFilter, clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
@@ -65,6 +63,7 @@ class Report:
     num_boxes_read: int = 0
     moved_boxes: int = 0  # to the time of their frame (`join_stamps`)
     num_events_in_frames: int = 0
+    num_files_added: int = 0  # to a finished sequence, in the other layout
     notes: list[str] = field(default_factory=list)  # what was taken for true of units and clocks
 
 
@@ -83,27 +82,35 @@ def preprocess_recording(
     files: RecordingFiles,
     on_frame: Callable[[], None] = lambda: None,
     *,
+    layout: FrameFiles = "compact",
     wait: bool = False,
 ) -> Report:
     """Write OUT/<split>/<name>, or leave it alone where it is finished; it appears at once and complete, or not at all.
 
-    A recording without a usable box gives no folder, and a report of 0 frames that says where its boxes went. Raises
-    UserError for faulty files, and for a finished folder that other settings have made; BusyError where another process
-    is writing it, whose end it waits for with `wait`.
+    A finished sequence that lacks a file of frames which `layout` asks for gets it, converted from the one that is
+    there. A recording without a usable box gives no folder, and a report of 0 frames that says where its boxes went.
+    Raises UserError for faulty files, and for a finished folder that other settings have made; BusyError where another
+    process is writing it, whose end it waits for with `wait`.
     """
     target = SequenceLayout.of(out / files.split / files.name, dataset)
-    if not target.frames.is_file():
+    if not target.present_frames:
         try:
             with workplace_of(out, files, wait=wait) as folder:
-                if not target.frames.is_file():
-                    return _write_sequence(folder / files.name, target, dataset, files, on_frame)
+                if not target.present_frames:
+                    return _write_sequence(folder / files.name, target, dataset, files, layout, on_frame)
         except OSError as error:  # those of reading are UserErrors by now
             raise UserError(f"{target.folder} cannot be written: {error}. {_remedy(error)}") from error
-    return _finished_report(target, files, dataset)
+    report = _finished_report(target, files, dataset)
+    return replace(report, num_files_added=add_frame_files(target, on_frame, files=layout, wait=wait))
 
 
 def _write_sequence(
-    folder: Path, target: SequenceLayout, dataset: DatasetConfig, files: RecordingFiles, on_frame: Callable[[], None]
+    folder: Path,
+    target: SequenceLayout,
+    dataset: DatasetConfig,
+    files: RecordingFiles,
+    layout: FrameFiles,
+    on_frame: Callable[[], None],
 ) -> Report:
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
@@ -118,20 +125,20 @@ def _write_sequence(
     partial.representation.mkdir(parents=True)
     bounds_us = ((end - _window_us(dataset) + start_us, end + start_us) for end in grid.end_us.tolist())
     seen = _Seen()
-    windows = seen.through(recording.windows(bounds_us))
-    num_events = write_frames(partial, windows, len(grid.end_us), dataset, on_frame)
-    grid = grid.first(len(num_events))
-    _check_events(files, recording, num_events[grid.labelled])
-    labels, others = write_labels(partial, boxes, grid)
-    counts = Counter(labels["class_id"].tolist())
-    report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
-    report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.label_classes)}
-    report.num_frames, report.num_events = len(num_events), recording.num_events
-    report.num_events_in_frames = seen.num_events
-    report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
-    with Hdf5Writer(partial.frames, "r+") as writer:
-        attributes = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, "report": json.dumps(asdict(report))}
-        writer.file.attrs.update(attributes)
+    with frame_writers(partial, layout, (dataset.channels, *dataset.loaded_hw)) as writers:
+        num_events = write_frames(writers, seen.through(recording.windows(bounds_us)), dataset, on_frame)
+        grid = grid.first(len(num_events))
+        _check_events(files, recording, num_events[grid.labelled])
+        labels, others = write_labels(partial, boxes, grid)
+        counts = Counter(labels["class_id"].tolist())
+        report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
+        report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.label_classes)}
+        report.num_frames, report.num_events = len(num_events), recording.num_events
+        report.num_events_in_frames = seen.num_events
+        report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
+        told = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, REPORT_KEY: json.dumps(asdict(report))}
+        for writer in writers:
+            writer.attributes.update(told)
     move_into_place(partial, target)
     _refuse_faults(target, dataset)  # where locks do not hold, another process may have written the same
     return report
@@ -203,28 +210,33 @@ def _labels_off_the_rhythm(
 
 def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> Report:
     """The report of a finished sequence. One that RVT's own script made carries none: then it has counts of 0."""
+    reports = [_report_of(path, target, files, dataset) for path in target.present_frames]
+    _refuse_faults(target, dataset)
+    report = next((report for report in reports if report is not None), Report())
+    return replace(report, split=files.split, name=files.name, was_present=True)
+
+
+def _report_of(path: Path, target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> Report | None:
+    """The report that a file of frames carries. Raises UserError where other settings, or an older rule, made it."""
+    attributes = told_by(path)
+    if not attributes:
+        return None
     remedy = f"Give another output folder, or delete {target.folder}"
-    try:
-        with h5py.File(target.frames, "r", locking=False) as file:
-            attributes = {key: file.attrs[key] for key in (SETTINGS_KEY, RULE_KEY, "report") if key in file.attrs}
-    except HDF5_ERRORS as error:
-        raise UserError(f"{target.frames} is damaged ({error}). Delete {target.folder} and start again") from error
     settings = json.loads(_settings(dataset))
     try:
         stored = json.loads(attributes.get(SETTINGS_KEY, json.dumps(settings)))
-        report = _TOLD.validate_json(attributes.get("report", "{}"), strict=True)
+        report = _TOLD.validate_json(attributes.get(REPORT_KEY, "{}"), strict=True)
     except (ValueError, TypeError, RecursionError) as error:
-        told = f"{target.frames} tells damaged settings or a damaged report of how it was made"
+        told = f"{path} tells damaged settings or a damaged report of how it was made"
         raise UserError(f"{told}. Delete {target.folder} and run this again") from error
     is_older = SETTINGS_KEY in attributes and RULE_KEY not in attributes
     if is_older:
         del settings["preprocessing"]["label_interval_follows_rate"]
     if stored != settings:
-        raise UserError(f"{target.frames} was made with other settings than this command's. {remedy}")
+        raise UserError(f"{path} was made with other settings than this command's. {remedy}")
     if is_older and not _has_todays_labels(target, files, dataset):
         raise UserError(f"{target.folder} has labelled frames by an older rule, not RVT's. {remedy}")
-    _refuse_faults(target, dataset)
-    return replace(report, split=files.split, name=files.name, was_present=True)
+    return report
 
 
 def _has_todays_labels(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> bool:

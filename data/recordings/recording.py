@@ -12,8 +12,6 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from config.errors import UserError
 from data.recordings.cleaning import Cleaning
 from data.recordings.clock import Clock, SetBackError
@@ -109,19 +107,20 @@ class Recording:
         recording's last event: nothing was recorded there. Raises UserError at the first of the empty windows that
         would last for longer than `longest_silence_us`.
         """
-        pieces = self.pieces()
-        held, complete = Events.empty(), False
+        pieces, complete = self.pieces(), False
+        held: list[Events] = []  # pieces that reach into the window, none of them empty
         for start_us, end_us in bounds_us:
-            held = held.after(start_us)
-            while not complete and (len(held) == 0 or held.t_us[-1] <= end_us):
+            held = [piece.after(start_us) for piece in held if piece.t_us[-1] >= start_us]
+            while not complete and (not held or held[-1].t_us[-1] <= end_us):
                 piece = next(pieces, None)
                 complete = piece is None
-                held = held if complete else held.then(piece.after(start_us))
+                if piece is not None and piece.t_us[-1] >= start_us:
+                    held.append(piece.after(start_us))
             if complete and self.end_us + TAIL_US < start_us:
                 return
-            if longest_silence_us is not None and len(held) and held.t_us[0] - end_us > longest_silence_us:
+            if longest_silence_us is not None and held and held[0].t_us[0] - end_us > longest_silence_us:
                 raise UserError(
-                    f"{self.path} has no events from {end_us / 1e6:,.3f} s to {int(held.t_us[0]) / 1e6:,.3f} s after "
-                    "its start of times. Take the part before, or cut it there"
+                    f"{self.path} has no events from {end_us / 1e6:,.3f} s to {int(held[0].t_us[0]) / 1e6:,.3f} s "
+                    "after its start of times. Take the part before, or cut it there"
                 )
-            yield held[: np.searchsorted(held.t_us, end_us, side="right")]
+            yield Events.joined([piece.until(end_us) for piece in held])

@@ -1,13 +1,12 @@
-"""The files of one sequence folder in RVT's layout, with a compact frame store beside the frames."""
+"""The files of one sequence folder in RVT's layout."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-import hdf5plugin
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
@@ -15,9 +14,8 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.arrays import read_npy, read_npz
-from data.frame_store import FrameStoreWriter
-from data.hdf5_file import Hdf5Writer
-from data.layout import BOXES_KEY, FIRST_BOX_KEY, FRAMES_KEY, SequenceLayout
+from data.frame_files import FrameWriter
+from data.layout import BOXES_KEY, FIRST_BOX_KEY, SequenceLayout
 from data.recordings.events import Events
 from data.recordings.label_grid import FrameGrid
 from data.recordings.representation import add_stacked_histogram, stride_of
@@ -28,33 +26,22 @@ _BETWEEN = "between labelled frames"
 
 
 def write_frames(
-    target: SequenceLayout, windows: Iterator[Events], num_windows: int, dataset: DatasetConfig,
+    writers: Collection[FrameWriter],
+    windows: Iterable[Events],
+    dataset: DatasetConfig,
     on_frame: Callable[[], None],
-) -> Int64[ndarray, " frames"]:  # fmt: skip
-    """Write both files of frames; returns the number of events in each, fewer than wanted where the recording ends."""
+) -> Int64[ndarray, " frames"]:
+    """Append a frame of each window to all `writers`; returns the number of events in each."""
     frame = np.empty((dataset.channels, *dataset.loaded_hw), np.uint8)
-    stride = stride_of(dataset)
+    stride, cutoff = stride_of(dataset), dataset.representation.count_cutoff
     num_events = []
-    with Hdf5Writer(target.frames) as writer, FrameStoreWriter(target.compact_frames, frame.shape) as compact:
-        data = writer.file.create_dataset(
-            FRAMES_KEY,
-            shape=(num_windows, *frame.shape),
-            maxshape=(None, *frame.shape),
-            chunks=(1, *frame.shape),
-            dtype=np.uint8,
-            fletcher32=True,
-            **hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE),
-        )
-        for index, events in enumerate(windows):
-            frame.fill(0)
-            cutoff = dataset.representation.count_cutoff
-            add_stacked_histogram(events.x, events.y, events.polarity, events.t_us, cutoff, stride, frame)
-            data[index] = frame
-            writer.check()
-            compact.append(frame)
-            num_events.append(len(events))
-            on_frame()
-        data.resize(len(num_events), axis=0)
+    for events in windows:
+        frame.fill(0)
+        add_stacked_histogram(events.x, events.y, events.polarity, events.t_us, cutoff, stride, frame)
+        for writer in writers:
+            writer.append(frame)
+        num_events.append(len(events))
+        on_frame()
     return np.array(num_events, np.int64)
 
 
@@ -87,8 +74,8 @@ def move_into_place(partial: SequenceLayout, target: SequenceLayout) -> None:
                 f"{target.folder} exists already, with other labels or times than this command gives. "
                 "Give another output folder, or delete this one"
             )
-    partial.compact_frames.replace(target.compact_frames)
-    partial.frames.replace(target.frames)
+    for path in partial.present_frames:
+        path.replace(target.representation / path.name)
 
 
 def _have_equal_arrays(path: Path, other: Path) -> bool:

@@ -66,7 +66,8 @@ class Scene:
         """
         dataset = load_dataset_config(self.overrides)
         for number in range(num_recordings):
-            preprocess_recording(folder / "data", dataset, self.record(folder / f"recording_{number}", seed=number))
+            files = self.record(folder / f"recording_{number}", seed=number)
+            preprocess_recording(folder / "data", dataset, files, layout="both")  # each way of loading reads its own
         (folder / "data" / "val").symlink_to("train")
         return [*self.overrides, f"dataset.path={folder / 'data'}"]
 

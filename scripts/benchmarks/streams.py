@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,14 +18,14 @@ import torch
 from config.loading import load_dataset_config, load_train_config
 from config.schema import TrainConfig
 from data.dataset import ChunkDataset
-from data.layout import SequenceLayout
+from data.layout import FrameFiles, SequenceLayout
 from data.recordings.preprocessing import preprocess_recording
 from data.recordings.representation import add_stacked_histogram
 from data.sampling import make_training_plan
 from modules.data import EventDataModule
 from scripts.benchmarks import plain_data
 from scripts.benchmarks.measuring import Measure, Row, alternate
-from scripts.benchmarks.recordings import Scene
+from scripts.benchmarks.recordings import WINDOW_US, Scene
 
 BATCH_SIZE, STEPS = 6, 4
 
@@ -48,9 +51,9 @@ def load(scene: Scene, rounds: int) -> list[Row]:
 
 
 def preprocess(scene: Scene, rounds: int) -> list[Row]:
-    """CPU seconds a window: counting alone, and from a recording to a finished sequence folder."""
+    """CPU seconds a window: counting alone, and from a recording to a finished sequence folder of each layout."""
     with _one_thread():
-        return [_counting(scene, rounds), _recording(scene, rounds)]
+        return [_counting(scene, rounds), *_recording(scene, rounds)]
 
 
 def _counting(scene: Scene, rounds: int) -> Row:
@@ -68,25 +71,43 @@ def _counting(scene: Scene, rounds: int) -> Row:
     return Row("counting events, a window", "CPU ms", costs["ours"], costs["plain"], ">= 12 x", scene.description)
 
 
-def _recording(scene: Scene, rounds: int) -> Row:
+def _recording(scene: Scene, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         dataset = load_dataset_config(scene.overrides)
         files = scene.record(Path(folder) / "recording")
         numbers = itertools.count()
 
-        def ours() -> SequenceLayout:
+        def ours(layout: FrameFiles) -> SequenceLayout:
             out = Path(folder) / str(next(numbers))
-            preprocess_recording(out, dataset, files)
+            preprocess_recording(out, dataset, files, layout=layout)
             return SequenceLayout.of(out / files.split / files.name, dataset)
 
-        end_us = np.load(ours().frame_times).tolist()
+        end_us = np.load(ours("compact").frame_times).tolist()
 
         def plain() -> None:
             plain_data.preprocess(files.events, Path(folder) / "plain.h5", dataset, end_us)
 
-        costs = alternate({"plain": _cpu_ms(plain, len(end_us)), "ours": _cpu_ms(ours, len(end_us))}, rounds)
-    note = f"{scene.description}; ours writes the compact store, too"
-    return Row("preprocessing, a window from file to file", "CPU ms", costs["ours"], costs["plain"], note=note)
+        ways = {"plain": plain, **{layout: partial(ours, layout) for layout in get_args(FrameFiles)}}
+        costs = alternate({name: _cpu_ms(way, len(end_us)) for name, way in ways.items()}, rounds)
+    return [
+        Row(
+            f"preprocessing, a window from file to file, layout={layout}",
+            "CPU ms",
+            costs[layout],
+            costs["plain"],
+            target,
+            f"{scene.description}; {_hours(statistics.median(costs[layout]))}",
+        )
+        for layout, target in (("compact", ">= 4 x"), ("rvt", ""), ("both", ""))
+    ]
+
+
+def _hours(window_ms: float) -> str:
+    """What a set of recordings costs, by its length alone."""
+    return ", ".join(
+        f"{name}'s {hours} h: {window_ms * hours * 1000 / WINDOW_US:.2g} core hours"
+        for name, hours in (("eTraM", 10), ("1 Mpx", 15))
+    )
 
 
 def loader_rate(scene: Scene, num_workers: int, device: str, epochs: int = 5) -> float:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from config.errors import UserError
+from data.frame_files import add_frame_files
 from data.frame_store import write_frame_store
 from data.hdf5_file import Hdf5Writer
-from scripts.compact_frames import compact
+from data.layout import SequenceLayout
 from tests.conftest import write_frames
 from tests.recordings import files_below, write_recording
 
@@ -65,10 +66,12 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path, size: int) -> None:
 
 
 def test_compacting_onto_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    write_frames(tmp_path / "event_representations.h5", FRAMES)
+    layout = SequenceLayout(tmp_path, "histogram", "event_representations.h5")
+    layout.representation.mkdir(parents=True)
+    write_frames(layout.frames, FRAMES)
     before = files_below(tmp_path)
     with longest_file(8_000), pytest.raises(UserError, match=r"_compact\.h5 cannot be written: .*too large"):
-        compact(tmp_path / "event_representations.h5")
+        add_frame_files(layout, files="compact")
     assert files_below(tmp_path) == before
 
 

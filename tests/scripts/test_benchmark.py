@@ -66,7 +66,7 @@ def test_plain_batches_hold_our_frames(make_config: Callable[..., TrainConfig]) 
 def test_plain_preprocessing_writes_our_frames(tmp_path: Path) -> None:
     scene = Scene((128, 256), num_windows=4, events_per_window=5_000)
     dataset, files = load_dataset_config(scene.overrides), scene.record(tmp_path / "recording")
-    preprocess_recording(tmp_path / "ours", dataset, files)
+    preprocess_recording(tmp_path / "ours", dataset, files, layout="rvt")
     ours = next((tmp_path / "ours").rglob(frames_file_name(dataset)))
     end_us = np.load(ours.with_name("timestamps_us.npy")).tolist()
     plain_data.preprocess(files.events, tmp_path / "plain.h5", dataset, end_us)

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config.errors import UserError
 from config.loading import load_dataset_config
+from data.frame_files import add_frame_files
 from data.frame_store import FrameStore
-from data.layout import compact_path
-from data.sequence import Sequence
-from scripts.compact_frames import compact, main
+from data.layout import SequenceLayout, compact_path
+from data.sequence import Hdf5Frames, Sequence
+from scripts import preprocess
+from scripts.compact_frames import main
 from tests.conftest import FRAMES_FILE, REPRESENTATION, write_sequence
 
 DATASET = ["dataset=gen4", "dataset.resolution_hw=[16,24]"]
@@ -35,11 +38,11 @@ def test_all_sequences_are_converted_and_read_as_before(
 
 
 def test_a_store_that_is_there_is_left_alone_and_half_a_one_replaced(frames_paths: list[Path]) -> None:
-    assert compact(frames_paths[0])
-    assert not compact(frames_paths[0])
     target = compact_path(frames_paths[0])
+    layout = SequenceLayout.of(target.parents[2], load_dataset_config(DATASET))
+    assert [add_frame_files(layout, files="compact") for _ in range(2)] == [1, 0]
     target.write_bytes(target.read_bytes()[:300])
-    assert compact(frames_paths[0])
+    assert add_frame_files(layout, files="compact") == 1
     assert len(FrameStore(target)) == 3
 
 
@@ -55,3 +58,26 @@ def test_a_damaged_frames_file_is_named_and_leaves_no_store(
 def test_a_folder_without_frames_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), *DATASET]) == 2
     assert "Check the path, and dataset=" in capsys.readouterr().err
+
+
+def test_rvts_frames_files_come_back_from_compact_stores(
+    frames_paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever looks for one of them is told how."""
+    assert main([str(tmp_path), *DATASET]) == 0
+    for path in frames_paths:
+        path.unlink()
+    with pytest.raises(UserError, match=r"only its compact copy\. scripts/compact_frames.py .* layout=rvt writes it"):
+        Hdf5Frames(frames_paths[1])
+    assert main([str(tmp_path), *DATASET, "layout=rvt"]) == 0
+    assert main([str(tmp_path), *DATASET, "layout=both"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 written, 4 were there already"
+    frames = np.empty((5, 20, 8, 12), np.uint8)
+    Hdf5Frames(frames_paths[1]).read(0, 5, frames)
+    assert (frames == np.arange(1, 6)[:, None, None, None]).all()
+
+
+def test_another_layout_is_answered_with_the_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (main, lambda arguments: preprocess.main([str(tmp_path), *arguments])):
+        assert command([str(tmp_path), *DATASET, "layout=all"]) == 2
+        assert capsys.readouterr().err == "error: layout=all: compact, rvt or both\n"

@@ -3,16 +3,15 @@
 import shutil
 from pathlib import Path
 
-import h5py
-import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 
 from scripts.preprocess import find_recordings, main
+from tests.recordings import COMPACT, FULL, REPRESENTATION, read_frames
 
 DAVIS = Path(__file__).parents[1] / "data" / "davis346"
 SEQUENCE = Path("train/traffic")
-FRAMES = SEQUENCE / "event_representations_v2" / "stacked_histogram_dt=50_nbins=10" / "event_representations.h5"
+FRAMES = SEQUENCE / REPRESENTATION / COMPACT
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +23,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_events_lie_where_the_boxes_are(out: Path) -> None:
     """Boxes that are shifted, scaled or late would lie on empty road."""
-    with h5py.File(out / FRAMES) as file:
-        events = file["data"][:].sum(axis=1, dtype=int)
+    events = read_frames(out / SEQUENCE, FULL).sum(axis=1, dtype=int)
     content = np.load(out / SEQUENCE / "labels_v2" / "labels.npz")
     frame_of_label = np.load((out / FRAMES).with_name("objframe_idx_2_repr_idx.npy"))
     boxes_per_frame = np.diff(np.append(content["objframe_idx_2_label_idx"], len(content["labels"])))

@@ -14,10 +14,10 @@ from config.errors import UserError
 from config.schema import DatasetConfig, TrainConfig
 from data.checks.dataset import check_dataset, require_usable
 from data.checks.frames import FramesFound, check_all_frames
+from data.frame_files import add_frame_files
 from data.index import load_index
-from data.layout import compact_path
+from data.layout import SequenceLayout, compact_path
 from scripts.check_dataset import main
-from scripts.compact_frames import compact
 from scripts.soak import damage_frame
 from tests.conftest import (
     CHANNELS,
@@ -275,12 +275,14 @@ def test_every_frame_is_read_from_both_files_and_compared(
     assert "frames 4 of 12 damaged. Delete" in output
     assert "every one of" in output
     empty_frames(folder, slice(3, 4))
-    compact(frames)
+    add_frame_files(SequenceLayout.of(folder, dataset), files="compact")
     empty_frames(folder, slice(5, 6))
     (fault,) = check_all_frames(dataset, folder).faults
     assert fault.what == f"frames 3, 5 of 12 differ from {FRAMES_FILE}"
     compact_path(frames).unlink()  # as the remedy says
-    compact(frames)
+    add_frame_files(SequenceLayout.of(folder, dataset), files="compact")
+    assert check_all_frames(dataset, folder) == FramesFound([], 12)
+    frames.unlink()  # the compact file alone is a sequence, too
     assert check_all_frames(dataset, folder) == FramesFound([], 12)
     assert main([*arguments, "full=perhaps"]) == 2
 

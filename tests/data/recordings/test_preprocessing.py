@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,9 +14,19 @@ import pytest
 
 from config.errors import UserError
 from config.loading import load_dataset_config
+from data.layout import FrameFiles
 from data.recordings.preprocessing import RecordingFiles, Report, preprocess_recording
 from data.workplace import BusyError
-from tests.recordings import FULL, HALF, REPRESENTATION, files_below, read_frames, small_dataset, write_recording
+from tests.recordings import (
+    COMPACT,
+    FULL,
+    HALF,
+    REPRESENTATION,
+    files_below,
+    read_frames,
+    small_dataset,
+    write_recording,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -27,7 +38,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 def test_equals_rvts_script(tmp_path: Path, golden_name: str, dataset: str, split: str, name: str) -> None:
     raw = GOLDEN / "raw_gen4" / split
     files = RecordingFiles(split, name, raw / f"{name}_td.h5", raw / f"{name}_bbox.npy")
-    report = preprocess_recording(tmp_path, load_dataset_config([f"dataset={dataset}"]), files)
+    report = preprocess_recording(tmp_path, load_dataset_config([f"dataset={dataset}"]), files, layout="both")
     golden = np.load(GOLDEN / f"{golden_name}.npz")
     expected = {
         key.removeprefix(f"{split}__{name}__"): golden[key] for key in golden if key.startswith(f"{split}__{name}")
@@ -55,7 +66,7 @@ def test_equals_rvts_script(tmp_path: Path, golden_name: str, dataset: str, spli
 
 def test_the_frames_file_is_stored_as_rvt_stores_it_with_checksums(tmp_path: Path) -> None:
     preprocess_recording(
-        tmp_path, small_dataset("dataset.downsample_by_factor_2=true"), write_recording(tmp_path / "raw")
+        tmp_path, small_dataset("dataset.downsample_by_factor_2=true"), write_recording(tmp_path / "raw"), layout="rvt"
     )
     with (
         h5py.File(tmp_path / "train" / "a" / REPRESENTATION / HALF) as ours,
@@ -109,6 +120,18 @@ def test_both_resolutions_exist_side_by_side(tmp_path: Path) -> None:
     assert np.array_equal(read_frames(tmp_path / "train" / "a", HALF), full[:, :, 1::2, 1::2])
 
 
+@pytest.mark.parametrize("first", ["compact", "rvt"])
+def test_a_layout_that_is_asked_for_later_is_added_as_if_written_at_once(tmp_path: Path, first: FrameFiles) -> None:
+    files, names = write_recording(tmp_path / "raw"), {"compact": {COMPACT}, "rvt": {FULL}, "both": {COMPACT, FULL}}
+    for layout in ("compact", "rvt", "both"):
+        preprocess_recording(tmp_path / layout, small_dataset(), files, layout=layout)
+        written = files_below(tmp_path / layout / "train" / "a" / REPRESENTATION)
+        assert {name for name in written if name.endswith(".h5")} == names[layout]
+    files.events.unlink()  # what is there is converted
+    assert preprocess_recording(tmp_path / first, small_dataset(), files, layout="both").num_files_added == 1
+    assert files_below(tmp_path / first) == files_below(tmp_path / "both")
+
+
 def test_a_finished_sequence_is_left_alone_and_reported(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
     first = preprocess_recording(tmp_path, small_dataset(), files)
@@ -140,15 +163,18 @@ def test_a_sequence_finished_with_other_settings_is_an_error(tmp_path: Path) -> 
     other_labels = small_dataset("dataset.downsample_by_factor_2=true", "dataset.preprocessing.label_interval_ms=200")
     with pytest.raises(UserError, match="other labels or times"):
         preprocess_recording(tmp_path, other_labels, files)
-    assert not (tmp_path / "train" / "a" / REPRESENTATION / HALF).exists()
+    assert not list((tmp_path / "train" / "a").rglob("*ds2*"))
 
 
 def test_a_sequence_of_rvts_own_script_counts_as_finished(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
-    preprocess_recording(tmp_path, small_dataset(), files)
+    preprocess_recording(tmp_path, small_dataset(), files, layout="rvt")
     with h5py.File(tmp_path / "train" / "a" / REPRESENTATION / FULL, "r+") as file:
         file.attrs.clear()
-    assert preprocess_recording(tmp_path, small_dataset(), files) == Report("train", "a", was_present=True)
+    expected = Report("train", "a", was_present=True)
+    assert preprocess_recording(tmp_path, small_dataset(), files, layout="rvt") == expected
+    assert preprocess_recording(tmp_path, small_dataset(), files) == replace(expected, num_files_added=1)
+    assert preprocess_recording(tmp_path, small_dataset(), files) == expected
 
 
 def test_an_interrupted_sequence_leaves_nothing_and_can_be_done_again(tmp_path: Path) -> None:
@@ -218,7 +244,7 @@ def test_a_folder_that_is_not_whole_is_not_finished(tmp_path: Path, damage: Call
 
 def forget_the_rule(sequence: Path) -> None:
     """As a version did that measured intervals from the first labelled frame."""
-    with h5py.File(sequence / REPRESENTATION / FULL, "r+") as file:
+    with h5py.File(sequence / REPRESENTATION / COMPACT, "r+") as file:
         settings = json.loads(file.attrs["settings"])
         del settings["preprocessing"]["label_interval_follows_rate"]
         file.attrs["settings"] = json.dumps(settings, sort_keys=True)

@@ -11,7 +11,7 @@ import pytest
 from config.errors import UserError
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.preprocessing import RecordingFiles, preprocess_recording
-from tests.recordings import FULL, REPRESENTATION, files_below, read_frames, small_dataset, write_recording
+from tests.recordings import COMPACT, FULL, REPRESENTATION, files_below, read_frames, small_dataset, write_recording
 
 
 def truncate(files: RecordingFiles) -> None:
@@ -102,9 +102,9 @@ def test_a_box_years_later_is_dropped_and_counted(tmp_path: Path) -> None:
 def test_damaged_attributes_of_a_finished_sequence_are_told(tmp_path: Path, key: str, value: object) -> None:
     files = write_recording(tmp_path / "raw", seconds=0.3)
     preprocess_recording(tmp_path, small_dataset(), files)
-    with h5py.File(tmp_path / "train" / "a" / REPRESENTATION / FULL, "r+") as file:
+    with h5py.File(tmp_path / "train" / "a" / REPRESENTATION / COMPACT, "r+") as file:
         file.attrs[key] = value
-    with pytest.raises(UserError, match=r"event_representations\.h5 (tells damaged|was made with other) settings"):
+    with pytest.raises(UserError, match=r"_compact\.h5 (tells damaged|was made with other) settings"):
         preprocess_recording(tmp_path, small_dataset(), files)
 
 
