@@ -85,7 +85,8 @@ def test_preprocessing_onto_a_full_disk_says_so_and_leaves_nothing(tmp_path: Pat
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    arguments = [str(tmp_path / "raw"), str(tmp_path / "out"), "dataset=davis346", "dataset.resolution_hw=[20,30]"]
+    folders = [str(tmp_path / "raw"), str(tmp_path / "out")]
+    arguments = [*folders, "dataset=davis346", "dataset.resolution_hw=[20,30]", "layout=both"]
     command = [sys.executable, "-c", program, str(ROOT / "scripts" / "preprocess.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2, done.stderr

@@ -64,8 +64,8 @@ def test_rvts_frames_files_come_back_from_compact_stores(
     frames_paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever looks for one of them is told how."""
-    assert main([str(tmp_path), *DATASET]) == 0
     for path in frames_paths:
+        add_frame_files(SequenceLayout.of(path.parents[2], load_dataset_config(DATASET)), files="compact")
         path.unlink()
     with pytest.raises(UserError, match=r"only its compact copy\. scripts/compact_frames.py .* layout=rvt writes it"):
         Hdf5Frames(frames_paths[1])
