@@ -217,8 +217,10 @@ def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: Sequenc
                 facts.faults.append(fault_of(error, path, skippable=True))
         if num_samples and not facts.faults:
             facts.faults += _check_labelled_frames(layout, sequence)
-        facts.has_older_labels = any(map(_has_older_labels, layout.present_frames))
-        facts.faults += [fault for file in layout.present_frames for fault in _check_classes(file, dataset)]
+        told = next(filter(None, map(told_by, layout.present_frames)), {})
+        # by this project, before it measured each interval from the labelled frame before
+        facts.has_older_labels = SETTINGS_KEY in told and RULE_KEY not in told
+        facts.faults += _check_classes(path, told.get(SETTINGS_KEY), dataset)
         if layout.frames.is_file() and not Hdf5Frames(layout.frames).has_checksums:
             what = "no checksums (fletcher32): damage would be read as wrong frames"
             remedy = "scripts/compact_frames.py adds files with"
@@ -246,9 +248,8 @@ def _check_labelled_frames(layout: SequenceLayout, sequence: Sequence) -> Iterat
     yield Fault(layout.present_frames[0], f"{empty} of {len(sample)} labelled frames hold no event", EMPTY_REMEDY)
 
 
-def _check_classes(frames_path: Path, dataset: DatasetConfig) -> Iterator[Fault]:
+def _check_classes(frames_path: Path, told: object, dataset: DatasetConfig) -> Iterator[Fault]:
     """The classes that this project made the labels for; a file of RVT's own script does not tell them."""
-    told = told_by(frames_path).get(SETTINGS_KEY)
     try:
         made_for = json.loads(told)["classes"] if isinstance(told, str) else None
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -257,9 +258,3 @@ def _check_classes(frames_path: Path, dataset: DatasetConfig) -> Iterator[Fault]
         what = f"its labels are of {len(made_for)} classes ({', '.join(map(str, made_for))})"
         remedy = f"dataset={dataset.name} reads {len(dataset.label_classes)}: {', '.join(dataset.label_classes)}"
         yield Fault(frames_path, what, f"{remedy}. Choose the dataset=... that it was preprocessed for")
-
-
-def _has_older_labels(path: Path) -> bool:
-    """Whether this project made a file of frames, before it measured each interval from the labelled frame before."""
-    attributes = told_by(path)
-    return SETTINGS_KEY in attributes and RULE_KEY not in attributes
