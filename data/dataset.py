@@ -18,6 +18,7 @@ from config.schema import DatasetConfig
 from data.augmentation import Augmentation
 from data.batch import SequenceBatch
 from data.boxes import cxcywh_from_xywh
+from data.event_augmentation import draw_disturbance
 from data.index import SplitIndex
 from data.labels import Labels
 from data.plan import ChunkRead
@@ -84,12 +85,21 @@ class ChunkDataset(Dataset):
         latest = labels.box_image == labels.box_image.max(initial=-1)  # what RVT zooms in on is in that frame
         move = augmentation.draw(read.augmentation_seed, labels.boxes[latest])
         sequence.frames(read.start, read.stop, out, move.pixel_map())
+        self._disturb(read, out[: min(read.stop, len(sequence)) - read.start])
         boxes = move.boxes(labels.boxes)
         seen = (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
         moved = Labels(labels.frames, boxes[seen], labels.box_image[seen])
         zooms_in = move.zoom is not None and move.zoom.zoom_in
         keeps_all = not zooms_in or self._dataset.data_augmentation.keep_emptied_frames
         return moved if keeps_all else _without(np.setdiff1d(labels.box_image, moved.box_image), moved)
+
+    def _disturb(self, read: ChunkRead, frames: UInt8[ndarray, "l c h w"]) -> None:
+        kinds, dataset = self._dataset.data_augmentation, self._dataset
+        config = (kinds.random if read.is_random else kinds.stream).events
+        assert read.augmentation_seed is not None
+        drawn = draw_disturbance(read.augmentation_seed, config, dataset.representation, dataset.loaded_hw)
+        if drawn is not None:
+            drawn.apply(frames, read.start)
 
     def _sequence(self, number: int) -> Sequence:
         """An opened sequence: each process opens its own, once, and keeps the last ones it used."""

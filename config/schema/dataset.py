@@ -34,10 +34,29 @@ class ZoomConfig(Strict):
     zoom_out: ZoomDirectionConfig
 
 
+class EventDropConfig(Strict):
+    prob: Probability = 0.0
+    max_share: Probability = 0.5  # of the events
+
+
+class HotPixelsConfig(Strict):
+    prob: Probability = 0.0
+    max_number: Size = 20
+
+
+class EventAugmentationConfig(Strict):
+    """Of events rather than places; off by default, as RVT has none."""
+
+    prob_polarity_flip: Probability = 0.0
+    drop: EventDropConfig = EventDropConfig()
+    hot_pixels: HotPixelsConfig = HotPixelsConfig()
+
+
 class AugmentationConfig(Strict):
     prob_hflip: Probability
     rotate: RotateConfig
     zoom: ZoomConfig
+    events: EventAugmentationConfig = EventAugmentationConfig()
 
 
 class DataAugmentationConfig(Strict):
