@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from config.errors import UserError
-from data.workplace import BusyError
+from data.claims import BusyError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

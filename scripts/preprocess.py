@@ -4,11 +4,17 @@ python scripts/preprocess.py IN OUT dataset=gen4 workers=8
 python scripts/preprocess.py IN OUT dataset=gen4 dataset.downsample_by_factor_2=false   # full beside half resolution
 python scripts/preprocess.py IN OUT dataset=gen1 reference_gen1_spacing=true            # windows as in RVT's own files
 python scripts/preprocess.py IN OUT dataset=gen4 layout=both     # files of frames: compact (the default), rvt or both
+python scripts/preprocess.py IN OUT dataset=gen4 shard=3/16      # one of 16 jobs, on this or another machine
+python scripts/preprocess.py IN OUT dataset=gen4 shards=16 launcher=submitit submitit.slurm_partition=cpu  # all of them
 
 IN holds {train,val,test}/<name>_td.h5 (or another format of docs/formats.md) and <name>_bbox.npy beside each. Finished
 sequences are left alone, so a run that was stopped goes on where it was; one in the other layout gets what it lacks.
 A faulty recording is told at the end and stops no other. Training reads the compact files, RVT's own code those of
 layout=rvt.
+
+Parts count from 1 (SLURM: --array=1-16, shard=$SLURM_ARRAY_TASK_ID/16). Any number of commands may work on one OUT
+at once, with or without shard=: each sequence is made by one of them, and what a killed one was at is taken up by the
+next. The same command without shard= makes what is missing and prints the sum.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +41,7 @@ from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
 from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording, workplace_of
 from scripts.parallel import WorkerDiedError, run_beside_others, split_key, split_workers
+from scripts.shards import Launch, split_shard
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
 
@@ -47,17 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="+",
         metavar="key=value",
-        help="dataset=NAME, layout=compact|rvt|both (compact), workers=N (1), any dataset key",
+        help="dataset=NAME, layout=compact|rvt|both (compact), workers=N (1), shard=K/N, any dataset key",
     )
     add_config_dir(parser)
-    options = parser.parse_intermixed_args(arguments)
     console = Console()
     try:
+        launch, arguments = Launch.split(sys.argv[1:] if arguments is None else arguments)
+        options = parser.parse_intermixed_args(arguments)
         workers, overrides = split_workers([*options.config_dirs, *options.overrides])
+        shard, overrides = split_shard(overrides)
         layout, overrides = split_key("layout", "compact", overrides)
         layout = frame_files_of(layout)
         dataset = load_dataset_config([_full_key(override) for override in overrides])
         found = find_recordings(options.source)
+        if launch:
+            launch.run("preprocess", arguments)  # what follows makes what they have left, and tells the sum
+        if shard:
+            found = replace(found, recordings=shard.part(found.recordings, lambda files: files.events.stat().st_size))
         preprocess = partial(preprocess_recording, options.out, dataset, layout=layout)
         outcomes = run_beside_others(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
         _remove_remains(options.out, found.recordings, outcomes)
@@ -68,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
-    return _summarise(found, outcomes, dataset, layout, options.out, console)
+    code = _summarise(found, outcomes, dataset, layout, options.out, console)
+    if shard:
+        print(f"This was part {shard}. The same command without shard= makes what is missing and prints the sum")
+    return code
 
 
 def _full_key(override: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import h5py
@@ -30,20 +32,43 @@ _NO_SEQUENCE = "a folder without labels_v2 and event_representations_v2: no sequ
 _OLDER_LABELS = "{} sequences are of an older version, whose labelled frames are RVT's on an even label clock only"
 _OLDER_REMEDY = "scripts/preprocess.py with the same IN and OUT tells which differ, and what to delete"
 _FAULTS_SHOWN = 10
+Part = Callable[[Sequence[int]], Sequence[int]]  # some of a split's sequences, by number
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Totals over the checked sequences of a split."""
+    """Totals over the checked sequences of a split; those of its parts add up."""
 
     split: str
     num_sequences: int
     num_frames: int
     num_labelled_frames: int
     boxes: Int64[ndarray, "classes 3"]  # by class and size: small, medium, large
-    label_interval_ms: float  # median
-    longest_label_gap_ms: float
-    counts_per_frame: float  # mean of the sampled frames' sums: counts are cut off, and pixels are as loaded
+    label_intervals_us: Counter[int]  # how often each occurs
+    sum_of_counts: int  # of the sampled frames: counts are cut off, and pixels are as loaded
+    num_sampled: int
+    num_older: int  # sequences whose labelled frames were chosen by an older rule
+
+    @property
+    def label_interval_ms(self) -> float:
+        """Median."""
+        if not self.label_intervals_us:
+            return float("nan")
+        intervals_us, counts = zip(*self.label_intervals_us.items(), strict=True)
+        return float(np.median(np.repeat(intervals_us, counts) / 1000))
+
+    @property
+    def longest_label_gap_ms(self) -> float:
+        return max(self.label_intervals_us) / 1000 if self.label_intervals_us else float("nan")
+
+    @property
+    def counts_per_frame(self) -> float:
+        """Mean of the sampled frames' sums."""
+        return self.sum_of_counts / self.num_sampled if self.num_sampled else float("nan")
+
+    def __add__(self, other: SplitSummary) -> SplitSummary:
+        values = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self)[1:])
+        return SplitSummary(self.split, *(one + another for one, another in values))
 
 
 @dataclass(frozen=True)
@@ -57,12 +82,19 @@ class DatasetReport:
         return [fault for fault in self.faults if fault.blocks_training]
 
 
-def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, ...] = SPLITS) -> DatasetReport:
+def check_dataset(
+    dataset: DatasetConfig,
+    *,
+    thorough: bool,
+    splits: tuple[str, ...] = SPLITS,
+    part: Part | None = None,
+) -> DatasetReport:
     """Look for everything that would block a training on the data set; never raises for a fault of the data.
 
     Args:
         thorough: every sequence's labels and files. Otherwise a few sequences of each split, in a second or two.
         splits: an absent `test` split is worth knowing, an absent other one is a fault.
+        part: which of a split's sequences are looked at; what only all of them tell is left to `joined`.
     """
     faults = list(_check_filter())
     summaries = []
@@ -80,14 +112,29 @@ def check_dataset(dataset: DatasetConfig, *, thorough: bool, splits: tuple[str, 
             what = "no sequences" if folder.is_dir() else "not found"
             faults.append(Fault(folder, what, remedy, blocks_training=split != "test"))
             continue
-        facts = _check_split([folder / name for name in names], dataset, thorough)
+        facts = _check_split([folder / name for name in names], dataset, thorough, part)
         faults += [fault for sequence in facts for fault in sequence.faults]
-        if older := sum(sequence.has_older_labels for sequence in facts):
-            faults.append(Fault(folder, _OLDER_LABELS.format(older), _OLDER_REMEDY, blocks_training=False))
         summaries.append(_summary(split, facts, dataset))
-        if summaries[-1].num_labelled_frames == 0:
-            faults.append(Fault(folder, "no labelled frame", CHECK_LABELS))
-    return DatasetReport(summaries, faults)
+    return DatasetReport(summaries, faults if part else [*faults, *_faults_of_whole(summaries, dataset)])
+
+
+def _faults_of_whole(splits: Iterable[SplitSummary], dataset: DatasetConfig) -> Iterator[Fault]:
+    """What only all sequences of a split tell."""
+    for split in splits:
+        folder = dataset.path / split.split
+        if split.num_older:
+            yield Fault(folder, _OLDER_LABELS.format(split.num_older), _OLDER_REMEDY, blocks_training=False)
+        if split.num_labelled_frames == 0:
+            yield Fault(folder, "no labelled frame", CHECK_LABELS)
+
+
+def joined(reports: Sequence[DatasetReport], dataset: DatasetConfig) -> DatasetReport:
+    """The report of all of which `reports` are the parts."""
+    splits: dict[str, SplitSummary] = {}
+    for split in (split for report in reports for split in report.splits):
+        splits[split.split] = splits[split.split] + split if split.split in splits else split
+    faults = dict.fromkeys(fault for report in reports for fault in report.faults)  # all parts see those of folders
+    return DatasetReport(list(splits.values()), [*faults, *_faults_of_whole(splits.values(), dataset)])
 
 
 def require_usable(
@@ -116,7 +163,7 @@ def _check_filter() -> list[Fault]:
     return [Fault(Path(h5py.__file__), what, "pip install hdf5plugin, and unset HDF5_PLUGIN_PATH")]
 
 
-def _check_split(paths: list[Path], dataset: DatasetConfig, thorough: bool) -> list[SequenceFacts]:
+def _check_split(paths: list[Path], dataset: DatasetConfig, thorough: bool, part: Part | None) -> list[SequenceFacts]:
     if not thorough:
         paths = [paths[i] for i in _spread(len(paths), _QUICK_SEQUENCES)]
     sampled = set(_spread(len(paths), _SAMPLED_SEQUENCES))
@@ -125,7 +172,8 @@ def _check_split(paths: list[Path], dataset: DatasetConfig, thorough: bool) -> l
         return check_sequence(paths[i], dataset, num_samples=_SAMPLES_PER_SEQUENCE if i in sampled else 0)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(check, range(len(paths))))
+        numbers = range(len(paths))
+        return list(pool.map(check, part(numbers) if part else numbers))
 
 
 def _spread(count: int, limit: int) -> list[int]:
@@ -134,7 +182,9 @@ def _spread(count: int, limit: int) -> list[int]:
 
 
 def _summary(split: str, facts: list[SequenceFacts], dataset: DatasetConfig) -> SplitSummary:
-    intervals = np.concatenate([np.diff(sequence.label_t_us) for sequence in facts]) / 1000
+    intervals: Counter[int] = Counter()
+    for sequence in facts:
+        intervals.update(np.diff(sequence.label_t_us).tolist())
     counts = [count for sequence in facts for count in sequence.counts_per_frame]
     no_boxes = np.zeros((dataset.num_classes, 3), dtype=np.int64)
     return SplitSummary(
@@ -143,7 +193,8 @@ def _summary(split: str, facts: list[SequenceFacts], dataset: DatasetConfig) -> 
         num_frames=sum(sequence.num_frames for sequence in facts),
         num_labelled_frames=sum(len(sequence.label_t_us) for sequence in facts),
         boxes=sum((sequence.boxes for sequence in facts if sequence.boxes is not None), no_boxes),
-        label_interval_ms=float(np.median(intervals)) if len(intervals) else float("nan"),
-        longest_label_gap_ms=float(intervals.max()) if len(intervals) else float("nan"),
-        counts_per_frame=float(np.mean(counts)) if counts else float("nan"),
+        label_intervals_us=intervals,
+        sum_of_counts=sum(counts),
+        num_sampled=len(counts),
+        num_older=sum(sequence.has_older_labels for sequence in facts),
     )

@@ -14,9 +14,9 @@ import pytest
 
 from config.errors import UserError
 from config.loading import load_dataset_config
+from data.claims import BusyError
 from data.layout import FrameFiles
 from data.recordings.preprocessing import RecordingFiles, Report, preprocess_recording
-from data.workplace import BusyError
 from tests.recordings import (
     COMPACT,
     FULL,
