@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt16
 from numpy import ndarray
 
-from config.errors import UserError
-from config.schema import DatasetConfig
 from data.compiled import compiled
+from data.recordings.events import Events
 
 _BLOCK = 2048  # events looked at together: their cells stay in the cache
 
 
-def stride_of(dataset: DatasetConfig) -> int:
-    """Sensor pixels per row of the data set's frames. Raises UserError for sizes that are not made from events."""
-    if dataset.stride is None:
-        raise UserError(
-            f"dataset.frame_hw={list(dataset.loaded_hw)}: frames are made from events at the sensor's resolution "
-            f"{list(dataset.resolution_hw)} and at half of it (dataset.downsample_by_factor_2=true)"
-        )
-    return dataset.stride
+def count_window(events: Events, count_cutoff: int, sensor_hw: tuple[int, int], frame: UInt8[ndarray, "c h w"]) -> None:
+    """Count one window's events of a sensor into `frame`, which comes as zeros.
+
+    At the sensor's size each pixel is a cell of its own; at half of it, pixels of odd row and odd column count, as in
+    RVT; at any other size each event counts once, in the cell that the middle of its pixel falls into.
+    """
+    frame_hw = frame.shape[1:]
+    x, y, stride = events.x, events.y, 1
+    if frame_hw == (sensor_hw[0] // 2, sensor_hw[1] // 2):
+        stride = 2
+    elif frame_hw != sensor_hw:
+        y, x = _cells(sensor_hw[0], frame_hw[0])[y], _cells(sensor_hw[1], frame_hw[1])[x]
+    add_stacked_histogram(x, y, events.polarity, events.t_us, count_cutoff, stride, frame)
+
+
+@lru_cache(maxsize=16)
+def _cells(sensor_pixels: int, frame_pixels: int) -> UInt16[ndarray, " n"]:
+    """The row or column of a frame that holds the middle of each of a sensor's."""
+    return ((2 * np.arange(sensor_pixels) + 1) * frame_pixels // (2 * sensor_pixels)).astype(np.uint16)
 
 
 def add_stacked_histogram(

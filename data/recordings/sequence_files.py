@@ -18,7 +18,7 @@ from data.frame_files import FrameWriter
 from data.layout import BOXES_KEY, FIRST_BOX_KEY, SequenceLayout
 from data.recordings.events import Events
 from data.recordings.label_grid import FrameGrid
-from data.recordings.representation import add_stacked_histogram, stride_of
+from data.recordings.representation import count_window
 
 _BEFORE_FIRST = "before the first labelled frame"
 _AFTER_LAST = "after the last labelled frame"
@@ -33,11 +33,10 @@ def write_frames(
 ) -> Int64[ndarray, " frames"]:
     """Append a frame of each window to all `writers`; returns the number of events in each."""
     frame = np.empty((dataset.channels, *dataset.loaded_hw), np.uint8)
-    stride, cutoff = stride_of(dataset), dataset.representation.count_cutoff
     num_events = []
     for events in windows:
         frame.fill(0)
-        add_stacked_histogram(events.x, events.y, events.polarity, events.t_us, cutoff, stride, frame)
+        count_window(events, dataset.representation.count_cutoff, dataset.resolution_hw, frame)
         for writer in writers:
             writer.append(frame)
         num_events.append(len(events))

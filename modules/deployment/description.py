@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from config.schema import Config
 from config.schema.base import Line, Probability, Size, Size2d
-from data.recordings.representation import stride_of
 
 METADATA_KEY = "streamrvt"  # of an exported file
 
@@ -37,15 +36,15 @@ class Description(BaseModel):
         return 2 * self.bins
 
     @property
-    def stride(self) -> int:
-        """Pixels of the sensor for one of the frame."""
-        return self.sensor_hw[0] // self.frame_hw[0]
+    def sensor_xywh(self) -> tuple[float, float, float, float]:
+        """What a box of the frame is multiplied by to be one on the sensor."""
+        halved = self.frame_hw == (self.sensor_hw[0] // 2, self.sensor_hw[1] // 2)  # of odd sizes, too
+        down, across = (2.0, 2.0) if halved else (s / f for s, f in zip(self.sensor_hw, self.frame_hw, strict=True))
+        return across, down, across, down
 
     @classmethod
     def of(cls, config: Config) -> Description:
-        """Raises UserError for frames that are not made from events."""
         dataset, stage = config.dataset, config.model.backbone.stage
-        stride_of(dataset)  # or the frames are none that events are counted into
         forgets = stage.cell == "s5" and stage.s5 is not None and not stage.s5.carry_state
         return cls(
             classes=dataset.classes,

@@ -41,7 +41,7 @@ class Boxes:
     def of(cls, found: Found, t_us: int, skipped: int, frame: ndarray, description: Description) -> Boxes:
         scores = score(found[:, 4], found[:, 5], description.score)
         order = np.argsort(-scores, kind="stable")
-        xywh = xywh_from_xyxy(found[order, :4]) * np.float32(description.stride)
+        xywh = xywh_from_xyxy(found[order, :4]) * np.array(description.sensor_xywh, np.float32)
         return cls(t_us, skipped, xywh, found[order, 6].astype(np.int64), scores[order], frame)
 
 
@@ -217,7 +217,9 @@ class Film:
         pictures = sum(number % self._every == 0 for number in wanted)
         self._windows += len(wanted)
         if pictures:
-            found = PictureBoxes(boxes.xywh / self._description.stride, boxes.class_id, boxes.scores)
+            found = PictureBoxes(
+                boxes.xywh / np.array(self._description.sensor_xywh, np.float32), boxes.class_id, boxes.scores
+            )
             picture = self._film.draw(boxes.frame, self._description.classes, found, f"{boxes.t_us / 1e6:.2f} s")
             for _ in range(pictures):
                 self._film.append(picture)

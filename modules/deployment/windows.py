@@ -19,7 +19,7 @@ from data.recordings.formats.common import Reading
 from data.recordings.growth import Growth
 from data.recordings.live import LiveRecording, wait_until_readable
 from data.recordings.recording import Recording
-from data.recordings.representation import add_stacked_histogram
+from data.recordings.representation import count_window
 from modules.deployment.description import Description
 
 LONGEST_SILENCE_US = 3_600_000_000  # that is worked through, window by window
@@ -128,12 +128,11 @@ class FrameCounter:
     """Counts windows into one frame's memory."""
 
     def __init__(self, description: Description) -> None:
-        self._cutoff, self._stride = description.count_cutoff, description.stride
+        self._cutoff, self._sensor_hw = description.count_cutoff, description.sensor_hw
         self.frame: UInt8[ndarray, "c h w"] = np.zeros((description.channels, *description.frame_hw), np.uint8)
 
     def __call__(self, events: Events) -> UInt8[ndarray, "c h w"]:
         """The frame of these events, to be used before the next call."""
         self.frame.fill(0)
-        columns = (events.x, events.y, events.polarity, events.t_us)
-        add_stacked_histogram(*columns, self._cutoff, self._stride, self.frame)
+        count_window(events, self._cutoff, self._sensor_hw, self.frame)
         return self.frame

@@ -22,7 +22,7 @@ from data.recordings.label_clock import boxes_of, join_stamps, start_of
 from data.recordings.names import boxes_beside, recording_name
 from data.recordings.preprocessing import reading_of
 from data.recordings.recording import Recording
-from data.recordings.representation import add_stacked_histogram, stride_of
+from data.recordings.representation import count_window
 from data.sequence import Sequence as SequenceFolder
 from models.detector import Detector
 from modules.evaluation.results import read_predictions, read_results
@@ -82,7 +82,6 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
         raise UserError(f"{path} does not tell the sensor's size: add dataset=NAME, which does")
     settings = dataset.representation if dataset else QUICK_LOOK
     frame_hw = dataset.loaded_hw if dataset else sensor_hw
-    stride = stride_of(dataset) if dataset else 1
     recording = Recording(path, sensor_hw, reading)
     if recording.first_t_us is None:
         raise UserError(f"{path} holds no events on the sensor")
@@ -95,8 +94,7 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
         if len(events) == 0 and recording.end_us < start_us + origin_us:
             return  # windows may go on a little after the last event
         frame = np.zeros((2 * settings.bins, *frame_hw), np.uint8)
-        columns = (events.x, events.y, events.polarity, events.t_us)
-        add_stacked_histogram(*columns, settings.count_cutoff, stride, frame)
+        count_window(events, settings.count_cutoff, sensor_hw, frame)
         yield TimedFrame(start_us + window_us, frame, f"{len(events):,} events")
 
 

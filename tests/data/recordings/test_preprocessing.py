@@ -17,6 +17,7 @@ from config.loading import load_dataset_config
 from data.claims import BusyError
 from data.layout import FrameFiles
 from data.recordings.preprocessing import RecordingFiles, Report, preprocess_recording
+from data.sequence import Sequence
 from tests.recordings import (
     COMPACT,
     FULL,
@@ -130,6 +131,16 @@ def test_a_layout_that_is_asked_for_later_is_added_as_if_written_at_once(tmp_pat
     files.events.unlink()  # what is there is converted
     assert preprocess_recording(tmp_path / first, small_dataset(), files, layout="both").num_files_added == 1
     assert files_below(tmp_path / first) == files_below(tmp_path / "both")
+
+
+def test_frames_of_a_size_between_lie_beside_them_with_all_events(tmp_path: Path) -> None:
+    files = write_recording(tmp_path / "raw")
+    preprocess_recording(tmp_path, small_dataset(), files)
+    between = small_dataset("dataset.frame_hw=[12,18]")
+    preprocess_recording(tmp_path, between, files)
+    frames = Sequence(tmp_path / "train" / "a", between).frames(0, 18)
+    assert frames.shape == (18, 20, 12, 18)
+    assert frames.sum(axis=(1, 2, 3), dtype=int).tolist() == [51] * 18
 
 
 def test_a_finished_sequence_is_left_alone_and_reported(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config.errors import UserError
-from config.loading import load_dataset_config
-from data.recordings.representation import add_stacked_histogram, stride_of
+from data.recordings.events import Events as RecordedEvents
+from data.recordings.representation import add_stacked_histogram, count_window
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "representation.npz")
 CASES = ["main", "unsorted_inside", "identical_t", "single", "empty", "edges_50000", "short_3us", "long_window"]
@@ -77,6 +76,30 @@ def test_half_resolution_picks_odd_rows_and_columns(sensor_hw: tuple[int, int]) 
     assert np.array_equal(half, full[:, 1::2, 1::2][:, : half.shape[1], : half.shape[2]])
 
 
+@pytest.mark.parametrize(("sensor_hw", "frame_hw"), [((8, 12), (6, 9)), ((9, 13), (7, 10)), ((8, 12), (3, 5))])
+def test_between_sizes_each_event_counts_once_where_its_pixel_s_middle_falls(
+    sensor_hw: tuple[int, int], frame_hw: tuple[int, int]
+) -> None:
+    x, y, polarity, t_us = random_events(2, 5000, sensor_hw, 50_000)
+    frame = np.zeros((20, *frame_hw), np.uint8)
+    count_window(RecordedEvents(x, y, polarity, t_us), 255, sensor_hw, frame)
+    columns, rows = (
+        [int((pixel + 0.5) * few / many) for pixel in pixels.tolist()]
+        for pixels, few, many in ((x, frame_hw[1], sensor_hw[1]), (y, frame_hw[0], sensor_hw[0]))
+    )
+    expected = plain_counts(as_columns(np.array(columns), np.array(rows), polarity, t_us), 10, frame_hw)
+    assert np.array_equal(frame, expected)
+    assert frame.sum() == 5000
+
+
+@pytest.mark.parametrize(("frame_hw", "stride"), [((8, 12), 1), ((4, 6), 2)])
+def test_the_sensor_s_size_and_half_of_it_are_by_the_reference_s_rules(frame_hw: tuple[int, int], stride: int) -> None:
+    events = random_events(3, 5000, (8, 12), 50_000)
+    frame = np.zeros((20, *frame_hw), np.uint8)
+    count_window(RecordedEvents(*events), 10, (8, 12), frame)
+    assert np.array_equal(frame, histogram(events, (20, *frame_hw), stride=stride))
+
+
 @pytest.mark.parametrize("name", ["uint8_even", "uint8_odd"])
 def test_that_choice_of_pixels_is_rvts(name: str) -> None:
     full, half = GOLDEN[f"ds_{name}__in"], GOLDEN[f"ds_{name}__out"]
@@ -91,9 +114,3 @@ def test_a_count_stops_at_the_cut_off(count_cutoff: int) -> None:
 
 def test_a_window_without_events_is_empty() -> None:
     assert not histogram(as_columns(*np.zeros((4, 0))), (20, 4, 6)).any()
-
-
-def test_frames_of_a_size_between_are_not_made_from_events() -> None:
-    dataset = load_dataset_config(["dataset=gen4", "dataset.frame_hw=[540,960]"])
-    with pytest.raises(UserError, match=r"frame_hw=\[540, 960\]"):
-        stride_of(dataset)
