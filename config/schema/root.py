@@ -133,6 +133,13 @@ class WandbConfig(Strict):
     group_name: Line | None
 
 
+class ExperimentConfig(Strict):
+    """What a run is for; scripts/export_experiment.py writes it down."""
+
+    name: Line | None = None
+    hypothesis: Line | None = None
+
+
 class CheckpointConfig(Strict):
     every_n_steps: Duration | None
     every_n_minutes: PositiveFloat | None
@@ -157,6 +164,7 @@ class Config(Strict):
     run_root: UserPath
     trust_checkpoint: bool
     weights_key: Line | None = None  # the default: configs in older checkpoints lack it
+    experiment: ExperimentConfig = ExperimentConfig()
     notes: dict[str, Any] = Field(default_factory=dict)  # what an experiment says of itself; kept with the run
 
     @property

@@ -7,6 +7,7 @@ dropped, ground truth and predictions alike; frames left without ground truth do
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,11 @@ def apply_box_filter(frames: LabelledFrames, box_filter: BoxFilterConfig) -> Lab
     predictions = frames.predictions.rows(kept(frames.predictions) & finite)
     has_truth = np.isin(np.arange(len(frames)), truth.frame)
     return replace(frames, truth=truth, predictions=predictions).mask(has_truth)
+
+
+def box_filter_of(protocol: Mapping[str, Any]) -> BoxFilterConfig:
+    """The filter of a stored protocol, in pixels of the frame as loaded."""
+    return BoxFilterConfig(**protocol["box_filter_px"])
 
 
 def describe_protocol(

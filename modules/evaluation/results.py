@@ -33,12 +33,11 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, TypeAdapter, Validation
 from typing_extensions import TypedDict
 
 from config.errors import UserError
-from config.schema import BoxFilterConfig
 from data.arrays import read_npy
 from data.boxes import BOX_DTYPE, PREDICTION_DTYPE
 from modules.evaluation.evaluator import ClassFigures, EvaluationResult, SequenceFigures
 from modules.evaluation.labelled_frames import AnyBoxes, Boxes, LabelledFrames, Predictions
-from modules.evaluation.protocol import apply_box_filter
+from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.variants import FILE, Stored, write_variants
 
 _FOLDERS = ("predictions", "ground_truth", "coco")
@@ -114,7 +113,7 @@ def _structured(boxes: Boxes, t_us: ndarray, score: str) -> ndarray:
 def _write_coco(result: EvaluationResult, folder: Path) -> None:
     """COCO's two files of the frames and boxes that AP is measured on; ids count from 1."""
     protocol = result.protocol
-    kept = apply_box_filter(result.frames, BoxFilterConfig(**protocol["box_filter_px"]))
+    kept = apply_box_filter(result.frames, box_filter_of(protocol))
     height, width = protocol["resolution_hw"]
     images = (
         {

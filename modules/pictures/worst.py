@@ -12,11 +12,11 @@ from numpy import ndarray
 from PIL import Image
 
 from config.errors import UserError
-from config.schema import BoxFilterConfig, DatasetConfig
+from config.schema import DatasetConfig
 from data.sequence import Sequence
 from modules.evaluation.evaluator import matches_of
 from modules.evaluation.labelled_frames import LabelledFrames
-from modules.evaluation.protocol import apply_box_filter
+from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import read_predictions, read_results
 from modules.pictures.frames import PictureBoxes, draw_frame
 
@@ -38,7 +38,7 @@ class WorstFrame:
 def worst_frames(folder: Path, count: int, threshold: float) -> list[WorstFrame]:
     """The frames of a stored validation with the most missed and false together, the worst first; none without any."""
     protocol = read_results(folder)["protocol"]
-    kept = apply_box_filter(read_predictions(folder), BoxFilterConfig(**protocol["box_filter_px"]))
+    kept = apply_box_filter(read_predictions(folder), box_filter_of(protocol))
     sure = kept.with_predictions(kept.predictions.score(protocol["score"]) >= threshold)
     missed, false = mistakes_of(sure, len(protocol["classes"]), protocol["score"])
     order = np.argsort(-(missed + false), kind="stable")[:count]

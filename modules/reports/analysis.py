@@ -14,12 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from numpy import ndarray
 
-from config.schema import BoxFilterConfig
 from modules.evaluation.coco import NO_GROUND_TRUTH, RECALL_POINTS, Curves, accumulate
 from modules.evaluation.evaluator import matches_of
 from modules.evaluation.labelled_frames import LabelledFrames
 from modules.evaluation.matching import Matches
-from modules.evaluation.protocol import apply_box_filter
+from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import StoredProtocol
 from modules.reports.significance import interval_table, weighted_by_sequence
 from modules.reports.tables import Table
@@ -54,7 +53,7 @@ class Analysis:
 
 def analyse(frames: LabelledFrames, protocol: StoredProtocol) -> Analysis:
     """Analyse stored frames under the protocol that is stated in their results.json."""
-    kept = apply_box_filter(frames, BoxFilterConfig(**protocol["box_filter_px"]))
+    kept = apply_box_filter(frames, box_filter_of(protocol))
     classes = tuple(protocol["classes"])
     matches = matches_of(kept, len(classes), protocol["score"])
     sure = kept.predictions.score(protocol["score"]) >= protocol["confusion_threshold"]

@@ -74,6 +74,7 @@ def read_run(folder: Path) -> RunRow:
         "run": f"{folder.parent.name}/{folder.name}",
         "group": config.get("wandb.group_name"),
         "experiment": _experiment(folder / "command.txt", config),
+        "hypothesis": config.get("experiment.hypothesis"),
         "status": (results.status or "no results").partition("\n")[0],
         **{name: measured(best.get(name)) for name in METRICS},
         "best step": None if best.get("step") is None else int(best["step"]),
@@ -173,6 +174,8 @@ def _experiment(path: Path, config: dict[str, Any]) -> str:
         words = shlex.split(path.read_text(errors="replace")) if path.is_file() else []
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+    if config.get("experiment.name"):
+        return str(config["experiment.name"])
     for word in reversed(words):
         key, _, value = word.lstrip("+").partition("=")
         if key.startswith("experiment/"):

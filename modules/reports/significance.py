@@ -13,7 +13,6 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from config.errors import UserError
-from config.schema import BoxFilterConfig
 from modules.evaluation.coco import NO_GROUND_TRUTH
 from modules.evaluation.evaluator import matches_of
 from modules.evaluation.intervals import (
@@ -24,12 +23,13 @@ from modules.evaluation.intervals import (
 )
 from modules.evaluation.labelled_frames import LabelledFrames
 from modules.evaluation.matching import Matches
-from modules.evaluation.protocol import apply_box_filter
+from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import read_predictions, read_results
 from modules.evaluation.weighted import WeightedAp, mean_over_classes
 from modules.reports.run_table import RunRow
 from modules.reports.tables import Cell, Table
 
+FEW_SEQUENCES = 6  # below, intervals of 95 % hold the truth clearly more seldom (docs/evaluation.md)
 ONE_SEQUENCE = "fewer than two sequences with ground truth: no interval can be had"
 MOST_BOXES_APART = 0.01  # of the ground truth of two runs: rounding at another resolution moves boxes over the filter
 # Keys that change nothing that a run finds, or that make it another run of the same config.
@@ -82,7 +82,8 @@ def interval_table(weighted: WeightedAp, classes: Sequence[str]) -> Table | str:
                 row += [max(found.low, 0.0), min(found.high, 1.0)]
         rows.append(row)
     header = ["class", "sequences", "AP", "from", "to", "AP_50", "from ", "to "]
-    return Table(f"95 % intervals over {groups} sequences", header, rows)
+    few = ", too narrow with so few" if groups < FEW_SEQUENCES else ""
+    return Table(f"95 % intervals over {groups} sequences{few}", header, rows)
 
 
 # --- groups of runs --------------------------------------------------------------------------------------------------
@@ -115,22 +116,29 @@ class RunGroup:
         return [float(ap) for run in self.runs if isinstance(ap := run.cells.get("AP"), int | float)]
 
 
-def measure_run(folder: Path, split: str) -> Measured | None:
-    """The newest validation of the split that stored its predictions; None without one."""
+def newest_validation(folder: Path, split: str) -> Path | None:
+    """The newest validation of a run on the whole split that stored its predictions; None without one."""
     found = [path.parent for path in folder.glob("*/frames.csv") if (path.parent / "results.json").is_file()]
     for validation in sorted(found, key=lambda path: (path / "frames.csv").stat().st_mtime, reverse=True):
         protocol = read_results(validation)["protocol"]
-        if protocol["split"] != split or protocol.get("only"):
-            continue
-        classes = tuple(protocol["classes"])
-        kept = apply_box_filter(read_predictions(validation), BoxFilterConfig(**protocol["box_filter_px"]))
-        matches = matches_of(kept, len(classes), protocol["score"])
-        weighted, names = weighted_by_sequence(matches, kept)
-        groups = weighted.num_groups
-        ap = float(mean_over_classes(weighted(np.ones((1, groups), int)))[0]) if groups else NO_GROUND_TRUTH
-        resampled = mean_over_classes(weighted(resample_weights(groups))) if groups > 1 else np.zeros(0)
-        return Measured(names, weighted.num_truth.sum(axis=0), classes, split, ap, resampled)
+        if protocol["split"] == split and not protocol.get("only"):
+            return validation
     return None
+
+
+def measure_run(folder: Path, split: str) -> Measured | None:
+    """What the newest stored validation of a run on the split says; None without one."""
+    validation = newest_validation(folder, split)
+    if validation is None:
+        return None
+    protocol = read_results(validation)["protocol"]
+    classes = tuple(protocol["classes"])
+    kept = apply_box_filter(read_predictions(validation), box_filter_of(protocol))
+    weighted, names = weighted_by_sequence(matches_of(kept, len(classes), protocol["score"]), kept)
+    groups = weighted.num_groups
+    ap = float(mean_over_classes(weighted(np.ones((1, groups), int)))[0]) if groups else NO_GROUND_TRUTH
+    resampled = mean_over_classes(weighted(resample_weights(groups))) if groups > 1 else np.zeros(0)
+    return Measured(names, weighted.num_truth.sum(axis=0), classes, split, ap, resampled)
 
 
 def group_runs(runs: Sequence[RunRow], split: str = "val") -> tuple[list[RunGroup], list[str]]:
@@ -224,6 +232,8 @@ def verdict(one: RunGroup, other: RunGroup, found: Interval | str) -> str:
     single = [group.name for group in (one, other) if len(group.runs) == 1]
     if single:
         text += f". One run of {' and of '.join(single)}: what another seed would change is not in the interval"
+    if one.measured and len(one.measured[0].sequences) < FEW_SEQUENCES:
+        text += f". With {len(one.measured[0].sequences)} sequences the interval is too narrow"
     return text
 
 

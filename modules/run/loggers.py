@@ -182,14 +182,14 @@ def _start_wandb(config: Config, run: RunFolder) -> Any:
         "project": config.wandb.project_name,
         "group": config.wandb.group_name,
         "id": run.run_id,
-        "name": os.environ.get("WANDB_NAME") or run.run_id,
+        "name": os.environ.get("WANDB_NAME") or config.experiment.name or run.run_id,
         "dir": str(folder),
         "resume": "allow",
         "config": config.model_dump(mode="json"),
     }
-    if config.notes:
-        notes = yaml.safe_dump(config.notes, sort_keys=False, allow_unicode=True)
-        arguments["notes"] = "\n".join(filter(None, (os.environ.get("WANDB_NOTES"), notes)))
+    notes = yaml.safe_dump(config.notes, sort_keys=False, allow_unicode=True) if config.notes else None
+    if told := [text for text in (os.environ.get("WANDB_NOTES"), config.experiment.hypothesis, notes) if text]:
+        arguments["notes"] = "\n".join(told)
     later = f"Later: wandb sync {folder}/wandb/offline-run-*-{run.run_id}"
     if _wandb_mode() == "offline":
         print(f"WandB logs offline. {later}", flush=True)
