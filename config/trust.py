@@ -81,9 +81,10 @@ def _names_package(path: Path) -> bool:
 
 def _check_package(member: ResultDefault, told: str, sections: Collection[str]) -> Iterator[Problem]:
     package = (member.package or "").split(".")[0]
+    # an experiment sets any section; what it is called stands in one of the same name
     for file in (member.config_path or "", member.parent or ""):  # what a file includes counts as its own
         group = file.split("/")[0]
-        if "/" in file and group in sections and package != group:
+        if "/" in file and group in sections and package != group and group != "experiment":
             wanted = member.package or "any section"
             message = f"a file of {group}/ sets {group} only, but {file} sets {wanted}"
             yield Problem(group, f"{message}; is it {GLOBAL} in its first line?", told)
