@@ -47,9 +47,7 @@ def write_frames(
 def write_labels(target: SequenceLayout, boxes: ndarray, grid: FrameGrid) -> tuple[ndarray, Counter[str]]:
     """Write labels and times. Returns the boxes of labelled frames, and how many others there are, by reason."""
     chosen = boxes[np.isin(boxes["t"], grid.label_us)]
-    labels = np.zeros(
-        len(chosen), chosen.dtype
-    )  # the gaps between fields, too, which would hold whatever was in memory
+    labels = np.zeros(len(chosen), chosen.dtype)  # with the gaps between fields, which else hold what was in memory
     for name in chosen.dtype.names or ():
         labels[name] = chosen[name]
     first_label = np.searchsorted(labels["t"], grid.label_us)
