@@ -30,6 +30,7 @@ from data.layout import PREPROCESS_AGAIN, RESTORE_LINK, SequenceLayout, is_dangl
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
 _VERSION = 4
+_BLOCK = 2**16  # chunks
 _DIGEST = "digest"
 
 
@@ -49,6 +50,11 @@ class SplitIndex:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def digest(self) -> str:
+        """Of everything that it holds, with the sizes and times of the files that it tells of."""
+        return _digest(self).tobytes().hex()
 
     def path(self, sequence: int | np.integer) -> Path:
         return self.split / str(self.names[sequence])
@@ -117,7 +123,9 @@ class SplitIndex:
     def chunk_weights(self, chunks: Int64[ndarray, "c 2"], length: int) -> Float64[ndarray, " c"]:
         """Weight of each chunk: the sum over its boxes of 1 / (boxes of that class in all chunks)."""
         counts = self._boxes_within(chunks[:, 0], chunks[:, 1], chunks[:, 1] + length)
-        return (counts / np.maximum(counts.sum(axis=0), 1)).sum(axis=1)
+        in_all = np.maximum(counts.sum(axis=0), 1)
+        blocks = (counts[i : i + _BLOCK] for i in range(0, len(counts), _BLOCK))  # else a second array of that size
+        return np.concatenate([*((block / in_all).sum(axis=1) for block in blocks), np.zeros(0)])
 
     def _boxes_within(
         self, sequence: Int64[ndarray, " n"], start: Int64[ndarray, " n"], stop: Int64[ndarray, " n"]
@@ -125,12 +133,8 @@ class SplitIndex:
         """Boxes per class in frames start..stop-1 of a sequence."""
         key = self.label_sequence * (1 << 40) + self.label_frame
         begin = sequence * (1 << 40)
-        total = np.concatenate(
-            [
-                np.zeros((1, self.class_counts.shape[1]), dtype=np.int64),
-                np.cumsum(self.class_counts, axis=0, dtype=np.int64),
-            ]
-        )
+        total = np.zeros((len(key) + 1, self.class_counts.shape[1]), dtype=np.int64)
+        np.cumsum(self.class_counts, axis=0, dtype=np.int64, out=total[1:])
         return total[np.searchsorted(key, begin + stop)] - total[np.searchsorted(key, begin + start)]
 
 
@@ -161,6 +165,13 @@ def load_index(dataset: DatasetConfig, split: str) -> SplitIndex:
     index = _assemble(folder, names, fingerprint, entries)
     _write(index, dataset)
     return index
+
+
+def written_index(dataset: DatasetConfig, split: str, digest: str) -> SplitIndex | None:
+    """The index that another process has loaded, and checked against the sequences, from its file; None without one."""
+    folder = dataset.path / split
+    found = filter(None, (_read(path, folder) for path in _places(folder, dataset)))
+    return next((index for index in found if index.digest == digest), None)
 
 
 _Entry = tuple[int, ndarray, ndarray, int, tuple[int, int]]  # frames, label frames, class counts, unknown ids, left out

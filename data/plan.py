@@ -183,8 +183,10 @@ class EvaluationPlan:
     def __post_init__(self) -> None:
         lengths = num_chunks(self.streams, self.length)
         longest_first = np.argsort(-lengths, kind="stable")
-        lane, _ = _pack(lengths[longest_first], self.num_rows * self.world_size)
-        queues = [longest_first[lane == i] for i in range(self.num_rows * self.world_size)]
+        num_lanes = self.num_rows * self.world_size
+        lane, _ = _pack(lengths[longest_first], num_lanes)
+        by_lane = np.argsort(lane, kind="stable")
+        queues = np.split(longest_first[by_lane], np.searchsorted(lane[by_lane], np.arange(1, num_lanes)))
         lanes = [(queue, np.cumsum(lengths[queue])) for queue in queues]
         object.__setattr__(self, "_lanes", lanes)
 

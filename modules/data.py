@@ -15,15 +15,16 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from config.errors import UserError
+from config.errors import SharedError, UserError
 from config.schema import Config, TrainConfig
 from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
-from data.index import SplitIndex, load_index
+from data.index import SplitIndex, load_index, written_index
 from data.layout import CHECK_LABELS, SequenceLayout
 from data.loader import LoaderWatch, StreamLoader, prepare_worker
 from data.plan import EvaluationPlan, TrainingPlan
 from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
+from modules.run.processes import gather_objects
 
 Split = Literal["train", "val", "test"]
 _PREFETCH = 2  # batches that each worker reads ahead
@@ -53,17 +54,34 @@ class EventDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer sequences than ranks
         self._config = config
         self._indices: dict[Split, SplitIndex] = {}
+        self._written: SplitIndex | None = None  # by another process, for the split that is asked for next
         self._plan: TrainingPlan | None = None
         self._steps_before = 0  # plan steps less batches that Lightning has counted; differs after a change of plan
         self._resumed: dict[str, Any] | None = None
 
     # --- Lightning's hooks -------------------------------------------------------------------------------------------
 
-    def prepare_data(self) -> None:
-        """One process reads what changed in the data set since the last run; the others find the index made."""
+    def setup(self, stage: str) -> None:
+        """One process looks at every sequence's files; the others take the index that it has left.
+
+        A thousand processes that ask a network disk for the times of four files a sequence would keep it busy for an
+        hour. A process that does not see that index, or sees another, looks at the files itself.
+        """
         assert self.trainer is not None
-        for split in _SPLITS[self.trainer.state.fn]:
-            load_index(self._config.dataset, split)
+        rank, world_size = self._rank_and_world_size()
+        for split in _SPLITS[self.trainer.state.fn] if world_size > 1 else ():
+            told = gather_objects(self._digest_or_error(split) if rank == 0 else None)[0]
+            if isinstance(told, UserError):
+                raise SharedError(str(told))
+            if split not in self._indices:
+                self._written = written_index(self._config.dataset, split, told)
+                self.index(split)
+
+    def _digest_or_error(self, split: Split) -> str | UserError:
+        try:
+            return self.index(split).digest
+        except UserError as error:
+            return UserError(str(error))
 
     def train_dataloader(self) -> DataLoader:
         rank, _ = self._rank_and_world_size()
@@ -89,7 +107,7 @@ class EventDataModule(LightningDataModule):
     def index(self, split: Split) -> SplitIndex:
         """The split's index, read once."""
         if split not in self._indices:
-            index = load_index(self._config.dataset, split)
+            index = self._written or load_index(self._config.dataset, split)
             if self._config.dataset.only:
                 index = index.only(self._config.dataset.only)
             unknown = index.unknown_ids.nonzero()[0]
@@ -101,7 +119,7 @@ class EventDataModule(LightningDataModule):
                     "Is dataset=... the one that it was preprocessed for?"
                 )
             _report_boxes_left_out(index)
-            self._indices[split] = index
+            self._indices[split], self._written = index, None
         return self._indices[split]
 
     def training_plan(self) -> TrainingPlan:
