@@ -4,6 +4,7 @@ python scripts/benchmark.py                        # everything that the table i
 python scripts/benchmark.py train infer            # parts of it: train, infer, load, preprocess, evaluate, start
 python scripts/benchmark.py measures               # what each measure brings to training, alone and when taken away
 python scripts/benchmark.py growth                 # frames/s against frames a chunk, lanes, pixels, boxes, sequences
+python scripts/benchmark.py scale                  # index, plan, evaluation, all-reduce of many processes
 python scripts/benchmark.py --device cuda          # every size of the network on a GPU, and the loader with 8 workers
 python scripts/benchmark.py train model.backbone.compile.enable=true     # any key of the config
 
@@ -37,7 +38,7 @@ from scripts.benchmarks.network import (
 from scripts.benchmarks.recordings import Scene
 
 PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
-OTHERS = ("measures", "growth", "sizes")
+OTHERS = ("measures", "growth", "scale", "sizes")
 MODELS = ("tiny", "small", "base")
 
 
@@ -175,7 +176,17 @@ def _growth(case: Case, effort: Effort) -> list[dict[str, str]]:
     from scripts.benchmarks import growth
 
     rows = growth.growth(replace(case, model="tiny"), min(effort.rounds, 3), effort.values_of_growth)
-    print("| what grows | to | figure |\n|---|---|---|")
+    return _listed(("what grows", "to", "figure"), rows)
+
+
+def _scale(case: Case, effort: Effort) -> list[dict[str, str]]:
+    from scripts.benchmarks import scale
+
+    return _listed(("what", "of", "figure"), scale.scale(case, effort.values_of_growth))
+
+
+def _listed(header: tuple[str, str, str], rows: Sequence[tuple[str, str, str]]) -> list[dict[str, str]]:
+    print(f"| {' | '.join(header)} |\n|---|---|---|")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows), flush=True)
     return [dict(zip(("what", "value", "figure"), row, strict=True)) for row in rows]
 
@@ -194,6 +205,7 @@ def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
 RUN: dict[str, Callable[[Case, Effort], Any]] = {
     **{part.__name__: partial(_told, part) for part in (train, infer, load, preprocess, evaluate, start, measures)},
     "growth": _growth,
+    "scale": _scale,
     "sizes": _sizes,
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from config.errors import ConfigError, UserError
+from config.errors import ConfigError, SharedError, UserError
 from config.schema import TrainConfig
 from data.sampling import rows_per_kind
 from modules.data import EventDataModule
@@ -190,3 +190,39 @@ def test_streams_of_rare_classes_are_read_more_often(make_config) -> None:
     assert often.steps_per_epoch > once.steps_per_epoch
     reads = [read for step in range(often.steps_per_epoch) for read in often.batch(0, step)]
     assert len(reads) == 4 * often.steps_per_epoch
+
+
+def test_one_process_looks_at_the_files_and_the_others_take_its_index(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, told = make_config(), []
+
+    def process(rank: int) -> EventDataModule:
+        data = EventDataModule(config)
+        trainer = SimpleNamespace(global_rank=rank, world_size=2, state=SimpleNamespace(fn="fit"))
+        monkeypatch.setattr(data, "trainer", trainer, raising=False)
+        data.setup("fit")
+        return data
+
+    monkeypatch.setattr("modules.data.gather_objects", lambda value: (told.append(value), [value])[1])
+    first = process(0)
+    monkeypatch.setattr("modules.data.gather_objects", lambda value: [told.pop(0)])
+    with monkeypatch.context() as others:
+        others.setattr("modules.data.load_index", lambda *_: pytest.fail("it looked at the files"))
+        second = process(1)
+    assert [second.index(split).digest for split in ("train", "val")] == [
+        first.index(split).digest for split in ("train", "val")
+    ]
+    told += ["of another disk", "of another disk"]
+    assert process(1).index("train").digest == first.index("train").digest
+
+
+def test_what_the_first_process_finds_wrong_ends_them_all(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = EventDataModule(make_config())
+    trainer = SimpleNamespace(global_rank=1, world_size=2, state=SimpleNamespace(fn="fit"))
+    monkeypatch.setattr(data, "trainer", trainer, raising=False)
+    monkeypatch.setattr("modules.data.gather_objects", lambda value: [UserError("no such folder")])
+    with pytest.raises(SharedError, match="no such folder"):
+        data.setup("fit")

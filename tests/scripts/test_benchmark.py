@@ -26,6 +26,7 @@ from scripts.benchmarks import evaluation, plain_data, plain_network
 from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, markdown
 from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
 from scripts.benchmarks.recordings import Scene
+from scripts.benchmarks.scale import exposed_share
 from tests.models.test_assignment import boxes_for, predictions_for
 from tests.network import golden_detector, training_boxes, training_features
 
@@ -109,7 +110,7 @@ def tell_threads() -> Measure:
 
 def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "figures.json"
-    parts = [*benchmark.PARTS, "sizes", "growth"]
+    parts = [*benchmark.PARTS, "sizes", "growth", "scale"]
     assert benchmark.main([*parts, "--check", "--rounds", "1", "--json", str(path)]) == 0
     figures, table = json.loads(path.read_text()), capfd.readouterr().out
     assert {"machine", "command", *parts} == set(figures)
@@ -119,6 +120,13 @@ def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixt
             assert f"| {row['name']}" in table
     assert [row["model"] for row in figures["sizes"]["networks"]] == ["tiny", "tiny"]
     assert figures["sizes"]["loader"]["frames_per_s"] > 0
+
+
+def test_share_of_an_all_reduce() -> None:
+    """100 M parameters over 1 GB/s: two processes send 0.4 GB each, of which a backward pass of 0.2 s hides a half."""
+    seconds, share = exposed_share(100_000_000, 2, 1e9, step_s=0.3)
+    assert (seconds, share) == (pytest.approx(0.4), pytest.approx(0.2 / 0.5))
+    assert exposed_share(100_000_000, 1, 1e9) == (0, 0)
 
 
 def test_an_unknown_part_is_refused() -> None:
