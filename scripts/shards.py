@@ -98,9 +98,7 @@ class Launch:
                 code = job.result()
                 outcome = "done" if code == 0 else f"exit code {code}"
             except Exception as error:  # submitit's own, or whatever the job died of
-                outcome = (
-                    f"failed: {str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
-                )
+                outcome = f"failed, or submitit lost sight of it: {' '.join(str(error).split())[:200]}"
             told = "" if outcome == "done" else f"; see {job.paths.stdout} and {job.paths.stderr}"
             print(f"shard {number}/{self.shards} (job {job.job_id}): {outcome}{told}", flush=True)
 
