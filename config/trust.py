@@ -6,6 +6,7 @@ project's root files and from what is typed, wherever a file of a group might wa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -31,7 +32,8 @@ def check_hydra(
     try:
         if not any("hydra/" in override for override in typed):  # the user's folders may have choices of Hydra's groups
             search = SearchPath(search.folders[:1])
-        own = take_hydra(compose_files(config_name, ["dataset=base", *typed], search))
+        compose_own = _own_node_of_project if search == SearchPath() else _own_node
+        own = compose_own(config_name, tuple(typed), search)
     except (HydraException, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         yield Problem("hydra", f"what is typed does not fit the project's own files: {reason}")
@@ -40,6 +42,13 @@ def check_hydra(
         if node.get(name) != own.get(name):
             message = "is set by a file of a group: Hydra would call what it names. Take it out of the file"
             yield Problem(f"hydra.{name}", message, origins.of(f"hydra.{name}"))
+
+
+def _own_node(config_name: str, typed: tuple[str, ...], search: SearchPath) -> dict[str, Any]:
+    return take_hydra(compose_files(config_name, ["dataset=base", *typed], search))
+
+
+_own_node_of_project = functools.cache(_own_node)  # whose files stay as they are while a process runs
 
 
 def check_targets(node: Any, key: str = "") -> Iterator[Problem]:
