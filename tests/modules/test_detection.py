@@ -83,7 +83,7 @@ def module_of(config: TrainConfig, scaler: torch.amp.GradScaler | None = None) -
 def batch_of(config: TrainConfig, num_labelled: int, num_boxes: int, device: str) -> SequenceBatch:
     """A frame of two lanes, which go on from the batch before."""
     return SequenceBatch(
-        frames=torch.zeros(1, 2, config.dataset.channels, *config.dataset.frame_hw, dtype=torch.uint8, device=device),
+        frames=torch.zeros(1, 2, config.dataset.channels, *config.dataset.loaded_hw, dtype=torch.uint8, device=device),
         boxes=torch.zeros(num_boxes, 5, device=device),
         box_image=torch.zeros(num_boxes, dtype=torch.int64, device=device),
         labelled_frames=torch.arange(num_labelled, device=device),
