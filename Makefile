@@ -15,7 +15,7 @@ help:
 
 install: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt requirements-slurm.txt pyproject.toml
+.venv/installed: requirements.txt requirements-dev.txt requirements-slurm.txt requirements-onnx.txt pyproject.toml
 	@$(PYTHON_3_11) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed, found $$($(PYTHON_3_11) --version). Set PYTHON_3_11=/path/to/python3.11"; exit 1; }
 	@$(PYTHON_3_11) -m venv .venv || { echo "Debian and Ubuntu: apt-get install python3-venv, then again"; exit 1; }

@@ -7,6 +7,7 @@ scales are folded, there is no axis of time, and complex states are two real hal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ class FrozenStage(nn.Module):
 class FrozenDownsample(nn.Module):
     def __init__(self, layer: Downsample, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight, self.norm = _kept(layer.conv.weight, dtype), layer.norm
+        self.weight, self.norm = _kept(layer.conv.weight, dtype), deepcopy(layer.norm)
         self.options: dict[str, Any] = {"stride": layer.conv.stride, "padding": layer.conv.padding}
 
     def forward(self, x: Float[Tensor, "b c_in h_in w_in"]) -> Maps:
@@ -149,7 +150,8 @@ class FrozenAttention(nn.Module):
     def __init__(self, block: AttentionBlock, dtype: torch.dtype) -> None:
         super().__init__()
         attention, mlp = block.attention, block.mlp
-        self.norm1, self.norm2, self.act, self.gated = block.norm1, block.norm2, mlp.act, mlp.gated
+        self.norm1, self.norm2, self.act = (deepcopy(part) for part in (block.norm1, block.norm2, mlp.act))
+        self.gated = mlp.gated
         self.qkv = FrozenLinear.of(attention.qkv, nn.Identity(), dtype)
         self.proj = FrozenLinear.of(attention.proj, block.ls1, dtype)
         self.fc1 = FrozenLinear.of(mlp.fc1, nn.Identity(), dtype)
@@ -223,7 +225,7 @@ class FrozenS5(nn.Module):
         super().__init__()
         ssm = block.ssm
         factor, input_matrix = ssm._discretized()
-        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.norm1, self.norm2 = deepcopy(block.norm1), deepcopy(block.norm2)
         # complex numbers and what adds up over hundreds of frames have no half precision
         self.from_input = FrozenLinear(torch.cat((input_matrix.real, input_matrix.imag)), None, torch.float32)
         real, imaginary = ssm.output_matrix.unbind(-1)
@@ -255,7 +257,7 @@ class FrozenConv(nn.Module):
 
     def __init__(self, block: ConvBlock, dtype: torch.dtype) -> None:
         super().__init__()
-        bn, self.act = block.bn, block.act
+        bn, self.act = block.bn, deepcopy(block.act)
         assert bn.running_var is not None
         assert bn.running_mean is not None
         scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
@@ -275,7 +277,7 @@ class FrozenHead(nn.Module):
         layers = ("stems", "box_branches", "class_branches")
         self.before = nn.ModuleList(_frozen_convolutions(getattr(head, name), dtype) for name in layers)
         parts = zip(head.box_predictors, head.objectness_predictors, head.class_predictors, strict=True)
-        self.predictors = nn.ModuleList(nn.ModuleList(level) for level in parts)
+        self.predictors = nn.ModuleList(nn.ModuleList(map(deepcopy, level)) for level in parts)
 
     def forward(
         self, features: Sequence[Float[Tensor, "b _ _ _"]]
@@ -299,12 +301,12 @@ def _frozen_convolutions(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     if isinstance(module, ConvBlock):
         return FrozenConv(module, dtype)
     if next(iter(module.children()), None) is None:
-        return module
-    copy = module.__class__.__new__(module.__class__)
-    copy.__dict__ = {**module.__dict__, "_modules": {}}
+        return deepcopy(module)
+    frozen = module.__class__.__new__(module.__class__)
+    frozen.__dict__ = {**module.__dict__, "_modules": {}}
     for name, child in module.named_children():
-        copy.add_module(name, _frozen_convolutions(child, dtype))
-    return copy
+        frozen.add_module(name, _frozen_convolutions(child, dtype))
+    return frozen
 
 
 def _part_of_depthwise(conv: nn.Conv2d, channels: slice, dtype: torch.dtype) -> nn.Conv2d:

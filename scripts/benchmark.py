@@ -3,6 +3,7 @@
 python scripts/benchmark.py                        # everything that the table in the README shows: some minutes
 python scripts/benchmark.py train infer            # parts of it: train, infer, load, preprocess, evaluate, start
 python scripts/benchmark.py measures               # what each measure brings to training, alone and when taken away
+python scripts/benchmark.py latency                # from events to boxes, one stream; bfloat16, ONNX Runtime
 python scripts/benchmark.py growth                 # frames/s against frames a chunk, lanes, pixels, boxes, sequences
 python scripts/benchmark.py scale                  # index, plan, evaluation, all-reduce of many processes
 python scripts/benchmark.py --device cuda          # every size of the network on a GPU, and the loader with 8 workers
@@ -38,8 +39,9 @@ from scripts.benchmarks.network import (
 from scripts.benchmarks.recordings import Scene
 
 PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
-OTHERS = ("measures", "growth", "scale", "sizes")
+OTHERS = ("measures", "growth", "scale", "sizes", "latency")
 MODELS = ("tiny", "small", "base")
+HALF_AGAIN = ("dataset.resolution_hw=[360,640]",)  # frames of 180 x 320
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,13 @@ def start(case: Case, effort: Effort) -> list[Row]:
     return start.start(effort.scene, effort.rounds, case.overrides)
 
 
+def latency(case: Case, effort: Effort) -> list[Row]:
+    from scripts.benchmarks import latency
+
+    overrides = (*HALF_AGAIN, *case.overrides) if not case.overrides else case.overrides
+    return latency.latency(replace(case, model="tiny", overrides=overrides), effort.scene, 20 * effort.rounds)
+
+
 def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort) -> list[dict[str, Any]]:
     rows = part(case, effort)
     print(markdown(rows), flush=True)
@@ -202,8 +211,9 @@ def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
     return {"networks": [asdict(row) for row in results], "loader": loader}
 
 
+PARTS_OF_TABLES = (train, infer, load, preprocess, evaluate, start, measures, latency)
 RUN: dict[str, Callable[[Case, Effort], Any]] = {
-    **{part.__name__: partial(_told, part) for part in (train, infer, load, preprocess, evaluate, start, measures)},
+    **{part.__name__: partial(_told, part) for part in PARTS_OF_TABLES},
     "growth": _growth,
     "scale": _scale,
     "sizes": _sizes,

@@ -22,12 +22,12 @@ SMALL = (
 )  # fmt: skip
 
 
-def write_checkpoint(path: Path, *overrides: str, weights: dict[str, Any] | None = None) -> Path:
-    """Of a run whose network has the golden weights."""
-    config = load_train_config([*SMALL, "dataset.path=.", *overrides]).model_dump(mode="json")
-    content = checkpoint_content(config=config, state_dict={})
-    content["state_dict"] = golden_weights() if weights is None else weights
-    torch.save(content, path)
+def write_checkpoint(path: Path, *changes: str, weights: dict[str, Any] | None = None) -> Path:
+    """Of a run whose network has the golden weights. `changes` take the place of SMALL's of the same keys."""
+    changed = tuple(word.split("=")[0] for word in changes)
+    kept = [word for word in SMALL if word.split("=")[0] not in changed]
+    config = load_train_config([*kept, "dataset.path=.", *changes]).model_dump(mode="json")
+    torch.save(checkpoint_content(config=config, state_dict=weights or golden_weights()), path)
     return path
 
 

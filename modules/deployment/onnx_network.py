@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,28 @@ from config.errors import UserError
 from modules.deployment.description import METADATA_KEY, Description
 from modules.deployment.network import Found, postprocess
 
-INSTALL = "pip install 'streamrvt[onnx]', or pip install onnx==1.23.2 onnxruntime==1.32.0 onnxscript==0.7.2"
+INSTALL = "pip install onnxruntime==1.32.0, or pip install -e '.[onnx]' in the project's folder"
+
+
+class Session:
+    """An exported file, opened: frames and states in, boxes and states out. Raises UserError for any other file."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = open_session(path)
+        self.description = _description_of(self._session, path)
+        inputs = self._session.get_inputs()
+        self._frames, self._states = inputs[0].name, inputs[1:]
+        self.has_nms = self._session.get_outputs()[0].name == "detections"
+        lanes = inputs[0].shape[0]
+        self.lanes = lanes if isinstance(lanes, int) else None  # None: any number
+
+    def first_state(self, lanes: int = 1) -> list[ndarray]:
+        return [np.zeros((lanes, *part.shape[1:]), np.float32) for part in self._states]
+
+    def run(self, frames: UInt8[ndarray, "b c h w"], state: list[ndarray]) -> tuple[ndarray, list[ndarray]]:
+        names = [part.name for part in self._states]
+        output, *after = self._session.run(None, {self._frames: frames, **dict(zip(names, state, strict=True))})
+        return output, after
 
 
 class OnnxNetwork:
@@ -23,56 +45,49 @@ class OnnxNetwork:
 
     def __init__(self, path: Path, confidence_threshold: float | None = None) -> None:
         """`confidence_threshold`: the file's, unless it is given."""
-        self._session = open_session(path)
-        self.description = _description_of(self._session, path)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self._frames, self._states = inputs[0], inputs[1:]
-        self._has_nms = outputs[0].name == "detections"
+        self._session = Session(path)
+        self.description = self._session.description
         own = self.description.confidence_threshold
         if confidence_threshold is not None:
-            if self._has_nms and confidence_threshold < own:
+            if self._session.has_nms and confidence_threshold < own:
                 raise UserError(
                     f"threshold={confidence_threshold:g}: {path} was exported with its suppression inside, of boxes "
                     f"from {own:g} on. Export it without nms=true, or with a lower threshold"
                 )
             changes = {"confidence_threshold": confidence_threshold}
             self.description = self.description.model_copy(update=changes)
-        lanes = self._frames.shape[0]
-        if isinstance(lanes, int) and lanes != 1:
-            raise UserError(f"{path} takes {lanes} lanes at once, and a recording is one: export it with lanes=1")
+        if self._session.lanes not in (None, 1):
+            raise UserError(
+                f"{path} takes {self._session.lanes} lanes at once, and a recording is one: export it without lanes"
+            )
         self.reset()
 
     def reset(self) -> None:
         self._count = 0
-        self._state = [np.zeros((1, *part.shape[1:]), _dtype(part)) for part in self._states]
+        self._state = self._session.first_state()
 
     def __call__(self, frame: UInt8[ndarray, "c h w"]) -> tuple[Found, tuple[float, float, float]]:
         every = self.description.reset_every
-        if every is not None and self._count and self._count % every == 0:
+        if every is not None and self._count == every:
             self.reset()
         self._count += 1
         started = time.perf_counter()
-        names = [part.name for part in self._states]
-        inputs = {self._frames.name: frame[None], **dict(zip(names, self._state, strict=True))}
-        copied = time.perf_counter()
-        output, *self._state = self._session.run(None, inputs)
+        output, self._state = self._session.run(frame[None], self._state)
         computed = time.perf_counter()
         found = self._boxes(output)
         ended = time.perf_counter()
-        return found, (copied - started, computed - copied, ended - computed)
+        return found, (0.0, computed - started, ended - computed)  # what is copied, ONNX Runtime does not tell
 
     def _boxes(self, output: ndarray) -> Found:
         threshold = self.description.confidence_threshold
-        if not self._has_nms:
-            return postprocess(output[0].astype(np.float32), threshold, self.description.nms_threshold)
-        rows = output[:, 1:].astype(np.float32)  # the first column is the lane
+        if not self._session.has_nms:
+            return postprocess(output[0], threshold, self.description.nms_threshold)
+        rows = output[:, 1:]  # the first column is the lane
         return rows[rows[:, 4] * rows[:, 5] >= threshold]
 
 
 def open_session(path: Path) -> Any:
     """Of ONNX Runtime, with as many threads as OMP_NUM_THREADS says. Raises UserError where it cannot be opened."""
-    import os
-
     try:
         import onnxruntime
     except ImportError as error:
@@ -100,7 +115,3 @@ def _description_of(session: Any, path: Path) -> Description:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"{path} was made by another version ({place}: {first['msg']}): export it anew") from error
-
-
-def _dtype(part: Any) -> type:
-    return {"tensor(float)": np.float32, "tensor(float16)": np.float16}[part.type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import TrainConfig
 from data.dataset import ChunkDataset
@@ -127,6 +129,21 @@ def test_share_of_an_all_reduce() -> None:
     seconds, share = exposed_share(100_000_000, 2, 1e9, step_s=0.3)
     assert (seconds, share) == (pytest.approx(0.4), pytest.approx(0.2 / 0.5))
     assert exposed_share(100_000_000, 1, 1e9) == (0, 0)
+
+
+def test_latency_is_told_by_phases_also_without_onnx(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking() -> None:
+        raise UserError("export needs onnx")
+
+    monkeypatch.setattr("modules.deployment.export._packages", lacking)
+    assert benchmark.main(["latency", "--check"]) == 0
+    told = capsys.readouterr().out
+    assert "note: without ONNX Runtime: export needs onnx" in told
+    for name in ("plain way", "float32"):
+        assert re.search(rf"{name}: p50 / p90 / p99 .* ms: counting .*, copying .*, network .*, NMS ", told)
+    assert "| events -> boxes, float32 (tiny at 64 x 128" in told
 
 
 def test_an_unknown_part_is_refused() -> None:
