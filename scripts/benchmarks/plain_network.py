@@ -36,8 +36,13 @@ class PlainLinear(MapLinear):
 
 class PlainAttentionBlock(AttentionBlock):
     def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
-        x = x + self.drop_path(self.ls1(self.attention(self.norm1(x))))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        x = x + self.drop_path(_scaled(self.attention(self.norm1(x)), self.ls1))
+        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.ls2))
+
+
+def _scaled(maps: Float[Tensor, "n h w c"], scale: nn.Module) -> Float[Tensor, "n h w c"]:
+    gamma = getattr(scale, "gamma", None)
+    return maps if gamma is None else maps * gamma
 
 
 PLAIN_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
