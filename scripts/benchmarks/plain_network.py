@@ -16,7 +16,7 @@ from models.assignment import CENTRE_RADIUS, IOU_WEIGHT, MAX_ANCHORS_PER_BOX, OU
 from models.backbone import Stage
 from models.cells.lstm import Lstm2d, LstmState
 from models.detector import Detector, Features
-from models.layers.attention import AttentionBlock
+from models.layers.attention import AttentionBlock, LayerScale
 from models.layers.convolution import ConvBlock
 from models.layers.linear import MapLinear
 
@@ -41,8 +41,7 @@ class PlainAttentionBlock(AttentionBlock):
 
 
 def _scaled(maps: Float[Tensor, "n h w c"], scale: nn.Module) -> Float[Tensor, "n h w c"]:
-    gamma = getattr(scale, "gamma", None)
-    return maps if gamma is None else maps * gamma
+    return maps * scale.gamma if isinstance(scale, LayerScale) else maps
 
 
 PLAIN_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
