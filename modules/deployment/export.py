@@ -120,7 +120,11 @@ def quantized(model: Any) -> Any:
     options: dict[str, Any] = {"weight_type": QuantType.QInt8, "op_types_to_quantize": ["MatMul"], "per_channel": True}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
-        quantize_dynamic(model, str(target), **options)
+        logging.disable(logging.WARNING)  # advice on the root's logger that no one here can take
+        try:
+            quantize_dynamic(model, str(target), **options)
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(target)
 
 
