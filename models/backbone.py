@@ -12,7 +12,7 @@ from config.schema import BackboneConfig, DownsampleConfig, StageConfig
 from models.cells.build import OWN, build_cell
 from models.cells.cell import State, join_lanes, split_lanes
 from models.layers.attention import NORM_EPS, MaxVitBlock
-from models.layers.linear import compute_dtype
+from models.layers.kernels import compute_dtype, lay_out_frames
 from models.parts import is_own
 
 
@@ -28,8 +28,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Num[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n h w c"]:
         # Frames arrive as uint8. Cast here, they are kept as such by activation checkpointing.
-        x = x.contiguous(memory_format=torch.channels_last).to(compute_dtype(self.conv.weight))
-        maps = self.conv(x).permute(0, 2, 3, 1)
+        x = lay_out_frames(x, self.conv.weight).to(compute_dtype(self.conv.weight))
+        maps = self.conv(x).permute(0, 2, 3, 1).contiguous()
         # A CPU would sum the gradients of the norm's weights over all cells in bfloat16: off by as much as their size.
         return self.norm(maps.to(self.conv.weight.dtype))
 

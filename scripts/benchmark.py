@@ -4,6 +4,8 @@ python scripts/benchmark.py                        # everything that the table i
 python scripts/benchmark.py train infer            # parts of it: train, infer, load, preprocess, evaluate, start
 python scripts/benchmark.py measures               # what each measure brings to training, alone and when taken away
 python scripts/benchmark.py latency                # from events to boxes, one stream; bfloat16, ONNX Runtime
+python scripts/benchmark.py kernels                # each choice that depends on the processor, against its other ways
+python scripts/benchmark.py roofline               # how near a training step is to the processor's matrix products
 python scripts/benchmark.py growth                 # frames/s against frames a chunk, lanes, pixels, boxes, sequences
 python scripts/benchmark.py scale                  # index, plan, evaluation, all-reduce of many processes
 python scripts/benchmark.py --device cuda          # every size of the network on a GPU, and the loader with 8 workers
@@ -24,6 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from models.layers.kernels import describe_kernels, kernels_for, other_ways
 from scripts.benchmarks.measuring import Measure, Row, alternate, alternate_remotely, machine, markdown
 from scripts.benchmarks.network import (
     CHECK_SIZE,
@@ -39,8 +44,9 @@ from scripts.benchmarks.network import (
 from scripts.benchmarks.recordings import Scene
 
 PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
-OTHERS = ("measures", "growth", "scale", "sizes", "latency")
+OTHERS = ("measures", "kernels", "roofline", "growth", "scale", "sizes", "latency")
 MODELS = ("tiny", "small", "base")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HALF_AGAIN = ("dataset.resolution_hw=[360,640]",)  # frames of 180 x 320
 
 
@@ -88,8 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         case = replace(case, batch_size=2, length=2)
     on = machine(options.device)
-    print(f"{on}\n", flush=True)
-    results: dict[str, Any] = {"machine": on, "command": " ".join(["python scripts/benchmark.py", *sys.argv[1:]])}
+    chosen = {name: describe_kernels(options.device, dtype) for name, dtype in PRECISIONS.items()}
+    print(on, *(f"{name}: {', '.join(kernels.values())}" for name, kernels in chosen.items()), "", sep="\n", flush=True)
+    results: dict[str, Any] = {
+        "machine": on,
+        "kernels": chosen,
+        "command": " ".join(["python scripts/benchmark.py", *sys.argv[1:]]),
+    }
     for part in parts:
         results[part] = RUN[part](case, effort)
         print(flush=True)
@@ -133,6 +144,26 @@ def measures(case: Case, effort: Effort) -> list[Row]:
     return rows + [
         Row(f"{flag}, the last of all", case.unit, costs["all"], costs[flag], note=case.description) for flag in flags
     ]
+
+
+def kernels(case: Case, effort: Effort) -> list[Row]:
+    """What each choice's other ways cost, one at a time; then all of them together."""
+    rows = []
+    for name, way in (("float32", OURS), ("bfloat16", FAST)):
+        ours = kernels_for(case.device, PRECISIONS[name])
+        others = other_ways(ours)
+        for make, what in ((seconds_of_training, "training"), (seconds_of_inference, "inference")):
+            ways = {
+                "chosen": way,
+                **{f"{choice} {by}": replace(way, other_kernels=((choice, by),)) for choice, by in others},
+            }
+            ways["all of these"] = replace(way, other_kernels=tuple(others))
+            costs = _alternate(make, case, ways, effort, repeats=3)
+            rows += [
+                Row(f"{what}, {name}: {other}", case.unit, costs["chosen"], costs[other], note=case.description)
+                for other in list(ways)[1:]
+            ]
+    return rows
 
 
 def _alternate(
@@ -181,6 +212,15 @@ def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort)
     return [row.as_dict() for row in rows]
 
 
+def _roofline(case: Case, effort: Effort) -> list[dict[str, Any]]:
+    from scripts.benchmarks import roofline
+
+    results = {name: roofline.roofline(case, way) for name, way in (("float32", OURS), ("bfloat16", FAST))}
+    for name, result in results.items():
+        print(roofline.markdown(name, result), flush=True)
+    return [{"precision": name, **asdict(result)} for name, result in results.items()]
+
+
 def _growth(case: Case, effort: Effort) -> list[dict[str, str]]:
     from scripts.benchmarks import growth
 
@@ -211,9 +251,10 @@ def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
     return {"networks": [asdict(row) for row in results], "loader": loader}
 
 
-PARTS_OF_TABLES = (train, infer, load, preprocess, evaluate, start, measures, latency)
+PARTS_OF_TABLES = (train, infer, load, preprocess, evaluate, start, measures, kernels, latency)
 RUN: dict[str, Callable[[Case, Effort], Any]] = {
     **{part.__name__: partial(_told, part) for part in PARTS_OF_TABLES},
+    "roofline": _roofline,
     "growth": _growth,
     "scale": _scale,
     "sizes": _sizes,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from config.schema import LstmConfig
-from models.layers.linear import map_linear
+from models.layers.kernels import map_linear
 
 LstmState = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]
 """Hidden state and cell state of one stage."""

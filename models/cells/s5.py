@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from config.schema import S5Config
 from models.cells.cell import State
 from models.layers.attention import NORM_EPS
-from models.layers.linear import MapLinear, compute_dtype, map_linear
+from models.layers.kernels import compute_dtype, map_linear
+from models.layers.linear import MapLinear
 from models.layers.scan import LinearScan
 
 STEP_RANGE = (0.001, 0.1)  # of the time steps at the start of training

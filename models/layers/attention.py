@@ -1,20 +1,17 @@
 """Multi-axis attention (MaxViT, ECCV 2022): window attention for what is near, grid attention for what is far.
 
-Feature maps are [N, H, W, C] here, so that norms and linear layers need no reshape; only q, k and v are regrouped.
+Feature maps are [N, H, W, C] here, so that norms and linear layers need no reshape.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from config.schema import AttentionConfig
+from models.layers.kernels import attend
 from models.layers.linear import MapLinear
 
 NORM_EPS = 1e-5
@@ -40,57 +37,13 @@ class PartitionedSelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n h w c"], scale: Float[Tensor, " c"] | None = None
     ) -> Float[Tensor, "n h w c"]:
-        height, width = x.shape[1:3]
+        rows, columns = x.shape[1] // self.sizes["p"], x.shape[2] // self.sizes["q"]
+        groups = rearrange(x, f"{self.cells} c -> (n y x) (p q) c", **self.sizes)
         # q, k and v are packed per head: [heads, 3, dim_head], not [3, heads, dim_head].
-        pattern = f"{self.cells} (heads three d) -> three (n y x) heads (p q) d"
-        q, k, v = rearrange(self.qkv(x), pattern, heads=self.heads, three=3, **self.sizes)
-        pattern = f"(n y x) heads (p q) d -> {self.cells} (heads d)"
-        rows, columns = height // self.sizes["p"], width // self.sizes["q"]
-        return self.proj(rearrange(attend(q, k, v), pattern, y=rows, x=columns, **self.sizes), scale)
-
-
-def attend(
-    q: Float[Tensor, "g heads t d"], k: Float[Tensor, "g heads t d"], v: Float[Tensor, "g heads t d"]
-) -> Float[Tensor, "g heads t d"]:
-    """softmax(q k^T / sqrt(d)) v within each of g groups of t tokens."""
-    if q.device.type == "cpu":
-        # The fused kernel is slower here, for 60 tokens in heads of 24 or 32 (AMD EPYC, Intel Xeon): 1.05 to 1.25 times
-        # forwards; forwards and backwards 1.5 times in float32, 4 to 7 times in bfloat16.
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        return Softmax.apply(scores) @ v
-    return attend_fused(q, k, v)
-
-
-class Softmax(torch.autograd.Function):
-    """Softmax over the last dimension, forwards in float32, kept and differentiated in the type of its input.
-
-    PyTorch's own takes 1.6 times as long forwards in bfloat16, as rows of 60 do not fill its vectors, and goes
-    backwards in float32 if it is asked for a float32 result. This saves a fifth of `attend`'s time in bfloat16.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, scores: Float[Tensor, "*rows t"]) -> Float[Tensor, "*rows t"]:
-        result = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-        ctx.save_for_backward(result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Float[Tensor, "*rows t"]) -> Float[Tensor, "*rows t"]:
-        (gradient,), (result,) = gradients, ctx.saved_tensors
-        return torch.ops.aten._softmax_backward_data(gradient, result, -1, result.dtype)
-
-
-def attend_fused(
-    q: Float[Tensor, "g heads t d"],
-    k: Float[Tensor, "g heads t d"],
-    v: Float[Tensor, "g heads t d"],
-    grid_limit: int = 65_535,
-) -> Float[Tensor, "g heads t d"]:
-    """The same by PyTorch's kernels, which end with "invalid configuration argument" beyond CUDA's grid limit."""
-    most = grid_limit // q.shape[1]
-    parts = zip(q.split(most), k.split(most), v.split(most), strict=True)
-    attended = [F.scaled_dot_product_attention(*part) for part in parts]
-    return attended[0] if len(attended) == 1 else torch.cat(attended)
+        pattern = "g t (heads three d) -> three g heads t d"
+        attended = attend(*rearrange(self.qkv(groups), pattern, heads=self.heads, three=3))
+        result = self.proj(rearrange(attended, "g heads t d -> g t (heads d)"), scale)
+        return rearrange(result, f"(n y x) (p q) c -> {self.cells} c", y=rows, x=columns, **self.sizes)
 
 
 class Mlp(nn.Module):

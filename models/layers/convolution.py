@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from models.layers.kernels import chosen, convolve
 
 ACTIVATIONS = {
     "silu": lambda: nn.SiLU(inplace=True),
@@ -27,16 +28,16 @@ class ConvBlock(nn.Module):
         self.act = ACTIVATIONS[act]()
 
     def forward(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
-        if self.training or x.device.type != "cpu":
-            return self.act(self.bn(self.conv(x)))
+        conv, bn = self.conv, self.bn
+        if self.training or chosen(conv.weight).batch_norm == "apart":
+            return self.act(bn(convolve(x, conv.weight, None, conv.stride[0], conv.groups)))
         # The norm's statistics are fixed: folded into the weights it costs nothing per cell. On a GPU, where a step of
         # evaluation waits for launches, computing these small products would cost more than the norm.
-        conv, bn = self.conv, self.bn
         assert bn.running_var is not None
         assert bn.running_mean is not None
         scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
         weight, bias = conv.weight * scale[:, None, None, None], bn.bias - bn.running_mean * scale
-        return self.act(F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups))
+        return self.act(convolve(x, weight, bias, conv.stride[0], conv.groups))
 
 
 class DepthwiseConvBlock(nn.Module):

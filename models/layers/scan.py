@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from models.layers.linear import map_linear
+from models.layers.kernels import map_linear
 
 
 class LinearScan(torch.autograd.Function):

@@ -19,6 +19,7 @@ from config.hardware import Device
 from config.processor import bfloat16_units, processor_name
 from config.schema import Config
 from data.index import SplitIndex
+from models.layers.kernels import describe_kernels
 from modules.run.writing import write_json
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
@@ -38,7 +39,8 @@ def write_description(
     if patch:
         (folder / "uncommitted.patch").write_text(patch)
     data = {split.split.name: describe_split(split) for split in splits}
-    write_json(folder / "environment.json", {**describe_environment(), "precision": device.precision, "dataset": data})
+    computed = {"precision": device.precision, "kernels": describe_kernels(*_computes_in(device))}
+    write_json(folder / "environment.json", {**describe_environment(), **computed, "dataset": data})
 
 
 def describe_environment() -> dict[str, Any]:
@@ -57,6 +59,12 @@ def describe_environment() -> dict[str, Any]:
         "git_commit": _git("rev-parse", "HEAD").strip() or None,
         "git_uncommitted_changes": bool(_git("status", "--porcelain").strip()),
     }
+
+
+def _computes_in(device: Device) -> tuple[str, torch.dtype]:
+    """The device's type, and the type of matrix products."""
+    by_precision = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return "cuda" if device.indices else "cpu", by_precision.get(device.precision, torch.float32)
 
 
 def describe_split(split: SplitIndex) -> dict[str, Any]:

@@ -137,7 +137,8 @@ def machine(device: str) -> str:
 
     processor = processor_name() or platform.machine()
     units = ", ".join(bfloat16_units() or ("no bfloat16 in hardware",))
-    parts = [f"{len(os.sched_getaffinity(0))} cores {processor} ({units})"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    parts = [f"{len(os.sched_getaffinity(0))} cores {processor} ({capability}, {units})"]
     if device == "cuda":
         parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"torch {torch.__version__}", date.today().isoformat()])

@@ -17,6 +17,7 @@ from models.cells.cell import State
 from models.detector import Detector, Features
 from models.layers.attention import AttentionBlock
 from models.layers.convolution import ConvBlock
+from models.layers.kernels import using
 from models.layers.linear import MapLinear
 from models.loss import assigned_losses
 from models.postprocess import decode, postprocess
@@ -31,6 +32,9 @@ CHECK_SIZE = ("dataset.resolution_hw=[128,256]", "model.backbone.embed_dim=16", 
               "model.backbone.stage.attention.dim_head=8")  # fmt: skip
 
 
+PLAIN_KERNELS = {"linear": "product", "attention": "products", "frames": "channels_first"}
+
+
 @dataclass(frozen=True)
 class Way:
     """How a step is done; as it stands, the plain way."""
@@ -40,17 +44,26 @@ class Way:
     stage_major: bool = False  # a stage's convolutions and attention run on all frames at once
     batch_assignment: bool = False  # SimOTA for all images at once
     without_nms: bool = False
-    convolved_linear: bool = False  # linear layers of maps are 1x1 convolutions
+    chosen_linear: bool = False  # linear layers, attention and the frames' layout: as this processor's kernels are
+    chosen_attention: bool = False
+    chosen_frames: bool = False
     folded_norm: bool = False  # batch norms, in inference
     folded_scale: bool = False  # layer scales, into the weights of the layer before
     fused_optimizer: bool = False
     bfloat16: bool = False
     activation_checkpointing: bool = False
+    other_kernels: tuple[tuple[str, str], ...] = ()  # choice and way, against what the processor's would be
 
     @property
     def plain_layers(self) -> set[type[nn.Module]]:
-        ours = {MapLinear: self.convolved_linear, ConvBlock: self.folded_norm, AttentionBlock: self.folded_scale}
+        ours = {MapLinear: self.chosen_linear, ConvBlock: self.folded_norm, AttentionBlock: self.folded_scale}
         return {layer for layer, done in ours.items() if not done}
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Choices that are not left to the processor."""
+        left = {"linear": self.chosen_linear, "attention": self.chosen_attention, "frames": self.chosen_frames}
+        return {name: way for name, way in PLAIN_KERNELS.items() if not left[name]} | dict(self.other_kernels)
 
     def remote(self, make: Callable[[Case, Way], Measure], case: Case) -> Remote:
         """Measure in a new process."""
@@ -61,7 +74,14 @@ class Way:
 
 
 PLAIN = Way()
-OURS = Way(**{measure.name: True for measure in fields(Way)} | {"bfloat16": False, "activation_checkpointing": False})
+OURS = replace(
+    PLAIN,
+    **{
+        way.name: True
+        for way in fields(Way)
+        if way.name not in ("bfloat16", "activation_checkpointing", "other_kernels")
+    },
+)
 FAST = replace(OURS, bfloat16=True)
 
 
@@ -143,6 +163,10 @@ class Steps:
 
     def train(self) -> Tensor:
         """One step of training; the loss."""
+        with using(**self.way.kernels):
+            return self._train()
+
+    def _train(self) -> Tensor:
         with self._autocast:
             losses = self._losses(self._encode())
         losses["loss"].backward()
@@ -153,7 +177,7 @@ class Steps:
 
     def infer(self) -> list[Tensor]:
         """One step of evaluation; the detections."""
-        with torch.inference_mode(), self._autocast:
+        with using(**self.way.kernels), torch.inference_mode(), self._autocast:
             return self.detector.detect(self._encode())
 
     def _encode(self) -> Features:

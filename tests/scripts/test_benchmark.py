@@ -24,7 +24,7 @@ from data.sampling import make_training_plan
 from models.assignment import assign_anchors
 from modules.data import EventDataModule
 from scripts import benchmark
-from scripts.benchmarks import evaluation, plain_data, plain_network
+from scripts.benchmarks import evaluation, plain_data, plain_network, roofline
 from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, markdown
 from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
 from scripts.benchmarks.recordings import Scene
@@ -39,6 +39,11 @@ def test_plain_training_gives_our_losses() -> None:
     plain, ours = Steps(CASE, PLAIN), Steps(CASE, replace(OURS, keep_memory=False))
     for _ in range(3):
         assert plain.train().item() == pytest.approx(ours.train().item(), rel=1e-5)
+
+
+def test_the_roofline_is_above_what_a_step_reaches() -> None:
+    found = roofline.roofline(CASE, replace(OURS, keep_memory=False))
+    assert 0 < found.least_seconds < found.seconds_of_products < found.seconds
 
 
 def test_plain_assignment_is_ours_on_the_reference_arrays() -> None:

@@ -8,9 +8,6 @@ from models.layers.attention import (
     AttentionBlock,
     MaxVitBlock,
     PartitionedSelfAttention,
-    Softmax,
-    attend,
-    attend_fused,
 )
 from tests.network import model_config
 
@@ -59,31 +56,6 @@ def test_cells_attend_to_their_window_or_grid(config, kind, cells_of, with_gradi
         assert len(cells) == 6
         expected = attention_of_one_cell(layer, maps[1], y, column, cells)
         torch.testing.assert_close(result[1, y, column], expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("with_gradient", [True, False])
-@pytest.mark.parametrize("grid_limit", [65_535, 5])
-def test_attention_is_that_of_the_fused_kernel(dtype, with_gradient, grid_limit):
-    torch.manual_seed(0)
-    q, k, v = torch.randn(3, 5, 2, 6, 8, dtype=dtype)
-    fused = attend_fused(q, k, v, grid_limit)
-    result = attend(q.requires_grad_(with_gradient), k, v)
-    torch.testing.assert_close(result, fused, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
-
-
-@pytest.mark.parametrize(("bits", "tolerance"), [(64, 1e-12), (32, 1e-6), (16, 2e-2)])
-def test_softmax_and_its_gradient_are_pytorchs(bits, tolerance):
-    dtype = {64: torch.float64, 32: torch.float32, 16: torch.bfloat16}[bits]
-    torch.manual_seed(0)
-    scores, weights = 3 * torch.randn(2, 4, 5, 60, dtype=dtype)
-    results = []
-    for softmax in (Softmax.apply, lambda x: x.softmax(dim=-1)):
-        x = scores.clone().requires_grad_()
-        probabilities = softmax(x)
-        assert probabilities.dtype == dtype
-        results.append((probabilities, *torch.autograd.grad((probabilities * weights).sum(), x)))
-    torch.testing.assert_close(*results, atol=tolerance, rtol=tolerance)
 
 
 def test_first_window_attention_has_no_first_norm(config):

@@ -19,6 +19,7 @@ from callbacks.checkpoint import CheckpointWriter
 from config.errors import UserError
 from config.loading import load_validation_config
 from config.schema import ValidationConfig
+from models.layers.kernels import describe_kernels
 from modules.detection import DetectionModule
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.run.checkpoint_file import AtomicCheckpointIO, read_checkpoint
@@ -60,6 +61,7 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
     assert (folder / "confusion_matrix" / "counts.png").is_file()
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["dataset"]["train"]["sequences"] == 4
+    assert environment["kernels"] == describe_kernels("cpu", torch.float32)
     printed = capsys.readouterr().out
     assert "Device: CPU" in printed
     assert "python validation.py dataset=gen4 " in printed
