@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(on, *(f"{name}: {', '.join(kernels.values())}" for name, kernels in chosen.items()), "", sep="\n", flush=True)
     results: dict[str, Any] = {
         "machine": on,
-        "kernels": chosen,
+        "chosen_kernels": chosen,
         "command": " ".join(["python scripts/benchmark.py", *sys.argv[1:]]),
     }
     for part in parts:

@@ -5,6 +5,7 @@ Feature maps are [N, H, W, C] here, so that norms and linear layers need no resh
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn

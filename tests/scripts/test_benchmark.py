@@ -120,7 +120,7 @@ def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixt
     parts = [*benchmark.PARTS, "sizes", "growth", "scale"]
     assert benchmark.main([*parts, "--check", "--rounds", "1", "--json", str(path)]) == 0
     figures, table = json.loads(path.read_text()), capfd.readouterr().out
-    assert {"machine", "command", *parts} == set(figures)
+    assert {"machine", "chosen_kernels", "command", *parts} == set(figures)
     for part in benchmark.PARTS:
         for row in figures[part]:
             assert {"name", "unit", "ours", "plain", "ratio", "spread", "target"} <= set(row)
