@@ -15,7 +15,7 @@ from scripts.benchmarks.network import Case, Steps, Way
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "conv2d", "scaled_dot_product", "matmul", "linear")
 SQUARE = 1024  # side of the matrices whose product gives the peak
-REPEATS = 10
+REPEATS = 40
 
 
 @dataclass(frozen=True)
