@@ -22,9 +22,9 @@ from models.cells.lstm import Lstm2d
 from models.cells.s5 import S5Block
 from models.detector import Detector
 from models.head import YoloxHead
-from models.layers.attention import WINDOW, AttentionBlock, attend
+from models.layers.attention import WINDOW, AttentionBlock
 from models.layers.convolution import ConvBlock
-from models.layers.linear import map_linear
+from models.layers.kernels import attend, map_linear
 
 Maps = Float[Tensor, "b h w c"]
 
