@@ -22,6 +22,6 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 
 if __name__ == "__main__":
     with quick_exit():
-        with errors_without_traceback():
+        with errors_without_traceback(one_voice=True):
             sys.argv[1:] = with_recorded_command(with_absolute_folders(sys.argv[1:]))
         hydra_command("train", train, TRAINING)()

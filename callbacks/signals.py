@@ -20,6 +20,7 @@ from modules.detection import of_ours
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR2)  # submitit's before the time is over
 AGREE_EVERY_N_STEPS = 10  # under several processes; asking the others costs a round trip
 _NOTHING, _SAVE, _STOP = 0, 1, 2
+_PARENT = os.getppid()
 
 
 @contextlib.contextmanager
@@ -44,8 +45,10 @@ def _is_ignored_by_nohup(signum: int) -> bool:
 class StopRequested(Exception):  # noqa: N818 (no error: the user asked for it)
     """Raised at a safe place after a stop signal. Callbacks see it in `on_exception`, before anything is torn down."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+    def __init__(self, signum: int, orphan: int | None = None) -> None:
+        """`orphan`: the rank whose launcher has died, which is what the signal came of."""
+        why = "" if orphan is None else f": the launcher of rank {orphan} has died"
+        super().__init__(f"stopped by {signal.Signals(signum).name}{why}")
         self.signum = signum
 
     @property
@@ -61,11 +64,13 @@ class SignalHandling(BoundaryCallback):
     handler raises at once (with one process only: several must stop at the same step). Before training has begun there
     is nothing to save: the process ends at once.
 
-    A worker that dies is treated likewise, by the watch.
+    A worker that dies is treated likewise, by the watch. With `requeue` SIGUSR1 stops, too: SLURM sends it some time
+    before the end of a job.
     """
 
-    def __init__(self, watch: LoaderWatch) -> None:
+    def __init__(self, watch: LoaderWatch, *, requeue: bool = False) -> None:
         self.watch = watch
+        self._requeue = requeue
         self.save_requested = False  # the checkpoint writer's cue, on all processes at the same step
         self._save_wished = False
         self._training = False
@@ -95,7 +100,7 @@ class SignalHandling(BoundaryCallback):
             self._report_unraisable(unraisable)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGUSR1:
+        if signum == signal.SIGUSR1 and not self._requeue:
             self._save_wished = True
             return
         if self._signum is not None and signum == signal.SIGINT:
@@ -136,10 +141,12 @@ class SignalHandling(BoundaryCallback):
 
     def _agree(self, pl_module: LightningModule) -> None:
         wish = _STOP if self._signum is not None else _SAVE if self._save_wished else _NOTHING
-        wishes = torch.tensor([wish, self._signum or 0], device=pl_module.device)
+        is_orphan = self._signum is not None and os.getppid() != _PARENT
+        orphan = pl_module.global_rank if is_orphan else -1
+        wishes = torch.tensor([wish, self._signum or 0, orphan], device=pl_module.device)
         torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
-        wish, signum = wishes.tolist()
-        self._raise_if(signum if wish == _STOP else None)
+        wish, signum, orphan = wishes.tolist()
+        self._raise_if(signum if wish == _STOP else None, orphan if orphan >= 0 else None)
         self._request_save(wish == _SAVE)
 
     def _request_save(self, wished: bool) -> None:
@@ -147,9 +154,9 @@ class SignalHandling(BoundaryCallback):
             self.save_requested, self._save_wished = True, False
 
     @staticmethod
-    def _raise_if(signum: int | None) -> None:
+    def _raise_if(signum: int | None, orphan: int | None = None) -> None:
         if signum:
-            raise StopRequested(signum)
+            raise StopRequested(signum, orphan)
 
 
 def is_time_to_agree(trainer: Trainer) -> bool:

@@ -59,7 +59,7 @@ _NO_NORM = (
 )
 _TRY_RATES = "--multirun training.learning_rate=1e-4,2e-4 trains one run for each; nothing looks for one by itself"
 _ADAMW = "the optimizer is AdamW: training.learning_rate, training.weight_decay"
-_ONE_MACHINE = "hardware.gpus=N trains on N GPUs of this machine with DDP; torchrun starts processes otherwise"
+_ONE_MACHINE = "hardware.gpus=N trains on N GPUs of this machine with DDP; torchrun and srun start several machines"
 _WANDB = "WandB's own variables are read: WANDB_MODE, WANDB_ENTITY, WANDB_TAGS, WANDB_DIR"
 # what to do about names that have no key here
 _ADVICE = {

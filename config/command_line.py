@@ -28,6 +28,7 @@ from config.console import let_prints_fail, open_missing_streams
 from config.errors import ConfigError, Problem, Told, UserError
 from config.grid import members_of, runs_of
 from config.jobs import check_launching
+from config.launch import read_launch
 from config.loading import ROOTS, Loaded, check_composed, compose_checked, load, not_chosen
 from config.overrides import Rewritten, rewrite
 from config.record import recordable
@@ -99,13 +100,13 @@ def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Calla
             sys.exit(exit_code)
 
     def told(config: Config, argv: list[str]) -> int:
-        with errors_without_traceback():
+        with errors_without_traceback(one_voice=True):
             return task(config, argv)
 
     def main() -> None:
         open_missing_streams()
         _let_openmp_wait_briefly()
-        with errors_without_traceback():
+        with errors_without_traceback(one_voice=True):
             typed[:] = [sys.argv[0], *with_absolute_folders(sys.argv[1:])]
             sys.argv[1:] = _prepare(config_name, typed, kind)
         with errors_without_traceback():
@@ -115,14 +116,21 @@ def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Calla
 
 
 @contextlib.contextmanager
-def errors_without_traceback() -> Generator[None]:
-    """Every program's work goes in here: a user's mistake and what the machine refuses are a line and exit code 2."""
+def errors_without_traceback(*, one_voice: bool = False) -> Generator[None]:
+    """Every program's work goes in here: a user's mistake and what the machine refuses are a line and exit code 2.
+
+    `one_voice`: the processes of a launcher tell it once.
+    """
     stand_in_for_home()
     try:
         if not __debug__:
             raise UserError("python -O and PYTHONOPTIMIZE leave out checks that Hydra and this project need")
         yield
     except UserError as error:
+        if one_voice and _has_fellows():
+            from modules.run.company import speak
+
+            speak(error)
         _end_with(str(error))
     except OSError as error:
         if error.errno not in _REFUSED_BY_THE_MACHINE:
@@ -134,6 +142,14 @@ def errors_without_traceback() -> Generator[None]:
         if "DataLoader worker" in str(error):
             raise  # with its traceback, which names the place in the worker
         _end_with("the machine has not enough memory for it. Take a smaller network, batch_size or sequence_length")
+
+
+def _has_fellows() -> bool:
+    try:
+        launch = read_launch()
+    except UserError:  # which is what is told
+        return False
+    return launch.has_launcher and launch.world_size > 1
 
 
 def _end_with(message: str) -> NoReturn:
@@ -211,7 +227,7 @@ def _check_runs(config_name: str, runs: Sequence[Sequence[str]]) -> list[Loaded]
         except ConfigError as error:
             problems |= {str(problem): problem for problem in error.problems}
     _raise(list(problems.values()))
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of a multi-GPU run would repeat them
+    if read_launch().rank == 0:  # the other processes would repeat them
         for text in warnings:
             print(f"Warning: {text}", file=sys.stderr)
     return loaded

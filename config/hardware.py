@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from config.errors import UserError
+from config.launch import ALONE, Launch
 from config.processor import BFLOAT16, CPUINFO, bfloat16_units
 
 FULL_NAME = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
@@ -16,16 +17,16 @@ FULL_NAME = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
 
 @dataclass(frozen=True)
 class Device:
-    """Where a run computes. `indices` are GPU numbers, empty on the CPU; `notes` are lines for the start of the run."""
+    """Where a run computes.
+
+    `indices` are numbers of GPUs of this node, a process each, empty on the CPU; one where each process of a launcher
+    sees only its own. `notes` are lines for the start of the run.
+    """
 
     accelerator: Literal["cpu", "gpu"]
     indices: tuple[int, ...]
     precision: str
     notes: tuple[str, ...]
-
-    @property
-    def world_size(self) -> int:
-        return max(1, len(self.indices))
 
 
 def decide_device(
@@ -34,12 +35,14 @@ def decide_device(
     available: int,
     cores: int | None = None,
     cpuinfo: Path = CPUINFO,
+    launch: Launch = ALONE,
 ) -> Device:
     """Turn `hardware.gpus` (auto, 0 = CPU, N = that many, [i, j] = these) and `training.precision` into a decision.
 
-    `available` is the number of GPUs of this machine. Raises UserError when GPUs are asked for that are not there.
+    `available` is the number of GPUs of this machine. Raises UserError when GPUs are asked for that are not there, or
+    when a launcher has started another number of processes.
     """
-    indices = _indices(gpus, available)
+    indices = _of_launcher(gpus, available, launch) if launch.has_launcher else _indices(gpus, available)
     accelerator: Literal["cpu", "gpu"] = "gpu" if indices else "cpu"
     units = bfloat16_units(cpuinfo)
     chosen, why = _precision(precision, accelerator, units)
@@ -88,6 +91,24 @@ def _indices(gpus: str | int | tuple[int, ...], available: int) -> tuple[int, ..
     if absent:
         raise UserError(f"hardware.gpus={list(indices)} names GPU {absent[0]}, but {there}. {remedy}")
     return indices
+
+
+def _of_launcher(gpus: str | int | tuple[int, ...], available: int, launch: Launch) -> tuple[int, ...]:
+    """A GPU for each process that the launcher has started on this node; `auto` follows it."""
+    processes = launch.local_world_size
+    if gpus == 0 or (gpus == "auto" and not available):
+        return ()
+    # srun --gpus-per-task=1 shows each task a GPU of its own as the only one
+    one_each = launch.launcher == "srun" and available == 1 and processes > 1 and not isinstance(gpus, tuple)
+    there = processes if one_each else available
+    indices = tuple(range(processes)) if gpus == "auto" and processes <= there else _indices(gpus, there)
+    if len(indices) != processes:
+        began = f"{launch.launcher} has started {processes} on node {launch.node_rank}"
+        told = (
+            f"hardware.gpus={'auto' if gpus == 'auto' else gpus} takes {len(indices)} processes per node, but {began}"
+        )
+        raise UserError(f"{told}: {launch.command(len(indices))}, or hardware.gpus={min(processes, there)}")
+    return (0,) if one_each else indices
 
 
 def _precision(

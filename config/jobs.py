@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from config.errors import UserError
+from config.launch import read_launch
 
 _PINS = Path(__file__).resolve().parents[1] / "requirements-slurm.txt"
 _OF_SWEEPS = re.compile(r"\+{0,2}hydra[./](launcher|sweeper|sweep)\b")
@@ -37,8 +38,9 @@ def check_launching(overrides: Sequence[str], *, sweep: bool) -> None:
             _check_launcher(value)
         if key in ("hydra.launcher.tasks_per_node", "hydra.launcher.nodes") and value.strip() != "1":
             raise UserError(f"{key}={value}: a member is one task; hydra.launcher.gpus_per_node=N gives it N GPUs")
-    if sweep and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--multirun starts runs by itself: leave torchrun out, hardware.gpus=N takes N GPUs for each")
+    if sweep and (launch := read_launch()).world_size > 1:
+        left_out = f"leave {launch.launcher} out, hardware.gpus=N takes N GPUs for each"
+        raise UserError(f"--multirun starts runs by itself: {left_out}")
 
 
 def _check_launcher(name: str) -> None:

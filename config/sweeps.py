@@ -37,17 +37,8 @@ _SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _SIGNALLED = 128
 # Keys that change neither the weights that come out nor what is measured of them.
 WITHOUT_EFFECT = (
-    *(
-        "resume",
-        "trust_checkpoint",
-        "run_root",
-        "logger",
-        "logging",
-        "checkpoint",
-        "training.profiler",
-        "experiment",
-        "notes",
-    ),
+    *("resume", "trust_checkpoint", "run_root", "logger", "logging", "checkpoint"),
+    *("training.profiler", "training.requeue", "experiment", "notes"),
     *("hardware.num_workers", "hardware.loader_timeout_s", "hardware.dist_backend"),
 )
 

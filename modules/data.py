@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import resource
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +96,9 @@ class EventDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Where the plan stands: after the batches that were trained, not those that workers have read ahead."""
         plan = self.training_plan()
-        return {"position": self._position(), "batches_trained": self._batches_trained(), **_identity(plan)}
+        _, world_size = self._rank_and_world_size()
+        position = {"position": self._position(), "batches_trained": self._batches_trained()}
+        return {**position, "processes": world_size, **_identity(plan)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = state_dict
@@ -138,15 +139,21 @@ class EventDataModule(LightningDataModule):
         plan = EvaluationPlan(streams, length, self._config.batch_size.eval, world_size)
         return self._loader(split, EvaluationSampler(plan, rank), self._config.hardware.num_workers.eval)
 
-    def _loader(self, split: Split, sampler: Any, num_workers: int) -> DataLoader:
-        batch_size = self._config.batch_size.train if split == "train" else self._config.batch_size.eval
+    def check_shared_memory(self, split: Split) -> None:
+        """Raises UserError where the batches that workers read ahead do not fit."""
+        training = split == "train"
+        batch_size = self._config.batch_size.train if training else self._config.batch_size.eval
+        workers = self._config.hardware.num_workers.train if training else self._config.hardware.num_workers.eval
         frames_shape = (
             batch_size,
             self._config.dataset.sequence_length,
             self._config.dataset.channels,
             *self._config.dataset.loaded_hw,
         )
-        _check_shared_memory(num_workers * _PREFETCH * math.prod(frames_shape), split)
+        _check_shared_memory(workers * _PREFETCH * math.prod(frames_shape), split)
+
+    def _loader(self, split: Split, sampler: Any, num_workers: int) -> DataLoader:
+        self.check_shared_memory(split)  # again: another process may have taken some
         return StreamLoader(
             ChunkDataset(self.index(split), self._config.dataset),
             batch_sampler=sampler,
@@ -184,11 +191,15 @@ class EventDataModule(LightningDataModule):
         identity = _identity(self.training_plan())
         if identity == {key: state[key] for key in identity}:
             return state["position"]
-        warnings.warn(
-            "batch size, number of GPUs, seed or data differ from those of the checkpoint: the epoch that it was in is "
-            "left, and the next one begins",
-            stacklevel=2,
-        )
+        before, (_, now) = state.get("processes"), self._rank_and_world_size()
+        if before not in (None, now):
+            own = self._config.batch_size.train
+            why = (
+                f"the checkpoint is of {before} processes, now there are {now}, so a step takes {now} x {own} sequences"
+            )
+        else:
+            why = "batch size, number of GPUs, seed or data differ from those of the checkpoint"
+        rank_zero_warn(f"{why}: the epoch that it was in is left, and the next one begins")
         return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
 
 

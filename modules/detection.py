@@ -187,9 +187,9 @@ class DetectionModule(LightningModule):
         self.eval_state.reset()
         prefix = "test" if self.trainer.testing else "val"
         self.result = self.evaluation.result(split=prefix)
-        # every rank has gathered all predictions, so the values agree and need no reduction
+        # every rank has gathered all predictions: the greatest of equal values is exact, their mean may not be
         metrics = {f"{prefix}/{name}": float(value) for name, value in self.result.metrics.items()}
-        self.log_dict(metrics, batch_size=1, sync_dist=False)
+        self.log_dict(metrics, batch_size=1, sync_dist=True, reduce_fx="max")
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

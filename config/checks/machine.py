@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from config.errors import Problem, UserError
 from config.hardware import count_gpus, decide_device
+from config.launch import read_launch
 from config.schema import Config, TrainConfig, ValidationConfig
 
 WANDB_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
@@ -40,10 +42,17 @@ def check_checkpoints(config: Config) -> Iterator[Problem]:
 
 
 def check_devices(config: Config) -> Iterator[Problem]:
+    launch = read_launch()
     try:
-        decide_device(config.hardware.gpus, None, count_gpus())
+        decide_device(config.hardware.gpus, None, count_gpus(), launch=launch)
     except UserError as error:
         yield Problem("hardware.gpus", str(error))
+    wanted = config.hardware.num_nodes
+    if wanted is not None and wanted != launch.num_nodes:
+        started = f"{launch.launcher} has started it on {launch.num_nodes}" if launch.has_launcher else "this is one"
+        command = replace(launch, launcher=launch.launcher if launch.has_launcher else "torchrun", num_nodes=wanted)
+        remedy = f"{command.command(launch.local_world_size)}, or leave hardware.num_nodes out"
+        yield Problem("hardware.num_nodes", f"is {wanted}, but {started}: {remedy}")
 
 
 def check_wandb_mode(config: Config) -> Iterator[Problem]:

@@ -67,6 +67,7 @@ class TrainingConfig(Strict):
     profiler: Literal["simple", "pytorch"] | None
     activation_checkpointing: bool
     max_damaged_chunks: NonNegativeInt  # chunks that the loader could not read before the run stops
+    requeue: bool  # of the SLURM job, by SIGTERM or SIGUSR1
     max_skipped_steps: PositiveInt  # steps with a non-finite loss or gradient in a row before the run stops
 
 
@@ -106,6 +107,7 @@ class NumWorkersConfig(Strict):
 class HardwareConfig(Strict):
     num_workers: NumWorkersConfig
     gpus: Gpus
+    num_nodes: PositiveInt | None  # what the launcher says where null
     dist_backend: Literal["nccl", "gloo"]
     loader_timeout_s: NonNegativeInt  # 0: wait for ever
 

@@ -19,6 +19,7 @@ from modules.evaluation.labelled_frames import Boxes, LabelledFrames, Prediction
 from modules.evaluation.matching import Matches, match
 from modules.evaluation.protocol import apply_box_filter, describe_protocol
 from modules.evaluation.weighted import WeightedAp, mean_over_classes
+from modules.run.processes import gather_objects
 
 
 class Evaluation:
@@ -78,11 +79,7 @@ class Evaluation:
     def gather(self) -> LabelledFrames:
         """Bring the frames of all ranks together on every rank; a frame that two ranks saw counts once."""
         mine = LabelledFrames.merge(self._parts)
-        self._parts = [mine]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, mine)
-            self._parts = parts
+        self._parts = gather_objects(mine)
         return LabelledFrames.merge(self._parts)
 
     def result(self, split: str = "val") -> EvaluationResult:

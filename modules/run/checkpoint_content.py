@@ -90,6 +90,7 @@ class _Callbacks(_Part):
 class _Plan(_Part):
     position: Count
     batches_trained: Count
+    processes: PositiveInt | None = None  # older ones lack it
     steps_per_epoch: PositiveInt
     signature: str
 

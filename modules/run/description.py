@@ -16,10 +16,14 @@ import torch
 import yaml
 
 from config.hardware import Device
+from config.launch import read_launch
 from config.processor import bfloat16_units, processor_name
 from config.schema import Config
 from data.index import SplitIndex
 from models.layers.kernels import describe_kernels
+from modules.run.company import company, node
+from modules.run.processes import world_size
+from modules.run.requeue import job_names
 from modules.run.writing import write_json
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
@@ -39,8 +43,18 @@ def write_description(
     if patch:
         (folder / "uncommitted.patch").write_text(patch)
     data = {split.split.name: describe_split(split) for split in splits}
-    computed = {"precision": device.precision, "kernels": describe_kernels(*_computes_in(device))}
-    write_json(folder / "environment.json", {**describe_environment(), **computed, "dataset": data})
+    launch, fellows = read_launch(), company()
+    content = {
+        **describe_environment(),
+        "launcher": launch.launcher,
+        "world_size": world_size(device),
+        "nodes": fellows.node_names if fellows is not None else [node()],
+        "job": job_names(),  # what a job that is started again finds its run by
+        "precision": device.precision,
+        "kernels": describe_kernels(*_computes_in(device)),
+        "dataset": data,
+    }
+    write_json(folder / "environment.json", content)
 
 
 def describe_environment() -> dict[str, Any]:

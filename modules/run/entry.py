@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
@@ -23,6 +25,7 @@ from callbacks.under_way import UnderWay
 from callbacks.visualization import DetectionPictures
 from config.errors import SharedError, UserError
 from config.hardware import Device, count_gpus, decide_device
+from config.launch import read_launch
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
 from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
@@ -34,11 +37,13 @@ from modules.pictures.figures import write_confusion_matrix
 from modules.reports.protocols import protocols_table
 from modules.run.checkpoint_check import check_resumable
 from modules.run.class_weights import weigh_classes
-from modules.run.description import write_description
+from modules.run.company import company, join, refuse_shared, same_everywhere, together
+from modules.run.description import describe_split, write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
 from modules.run.preflight import check_disk_space, check_run, room_for_results
 from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
+from modules.run.requeue import own_agent
 from modules.run.resuming import (
     about_average,
     check_frozen_parts,
@@ -59,13 +64,18 @@ def train(config: TrainConfig, argv: list[str]) -> int:
         config: the checked config.
         argv: the command as typed, for command.txt.
     """
-    signals = SignalHandling(LoaderWatch())
+    signals = SignalHandling(LoaderWatch(), requeue=config.training.requeue)
     signals.install()
     _prepare_process()
-    device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
+    with _fellows(argv):
+        return _train(config, argv, signals)
+
+
+def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int:
+    device = _device(config)
     if config.check:
         return _check(config, device, argv)
-    run, checkpoint = open_run(config)
+    run, checkpoint = open_run(config, argv)
     finished = nothing_to_do(config, run, checkpoint) if checkpoint is not None else None
     if finished is not None:
         signals.uninstall()
@@ -84,10 +94,13 @@ def train(config: TrainConfig, argv: list[str]) -> int:
             write_description(run.path, argv, config, device, [data.index("train"), data.index("val")])
 
     with run.kept_if_the_start_works():
-        data, module = _prepare(config, run, checkpoint, signals.watch)
+        data, module = together(lambda: _prepare(config, run, checkpoint, signals.watch))
+        _same_data(data, "train", "val")
         if checkpoint is None:
             record()
     trainer, writer = training_trainer(config, device, run, signals, [UnderWay(record)] if checkpoint else [])
+    if (fellows := company()) is not None:
+        fellows.hint = lambda: f"The last checkpoint counts ({writer.last or 'none'}): go on with resume={run.run_id}"
     status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
     leave_group(trainer)
     if is_first_process():
@@ -101,7 +114,8 @@ def _prepare(
     config: TrainConfig, run: RunFolder, checkpoint: Path | None, watch: LoaderWatch
 ) -> tuple[EventDataModule, DetectionModule]:
     """Everything that may be found wrong before the run folder is touched."""
-    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
+    if read_launch().local_rank == 0:  # the others of its node would read the same
+        require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     data = EventDataModule(config, watch)
     module = DetectionModule(config)
     _say(*weigh_classes(config, data, module))
@@ -115,6 +129,9 @@ def _prepare(
         check_frozen_parts(config, checkpoint)
         _say(*about_average(config, checkpoint))
         check_resumable(checkpoint, module)
+    data.check_shared_memory("train")
+    if config.validation.limit_val_batches:
+        data.check_shared_memory("val")
     check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
     return data, module
 
@@ -134,7 +151,10 @@ def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit:
     except RuntimeError as error:
         if not is_loader_failure(error):
             raise
-        print(f"\n{explain_loader_failure(error)}\nGo on with resume={run.run_id}", file=sys.stderr, flush=True)
+        explained = explain_loader_failure(error)
+        print(f"\n{explained}\nGo on with resume={run.run_id}", file=sys.stderr, flush=True)
+        if (fellows := company()) is not None:
+            fellows.farewell(explained.splitlines()[0])
         return 1
     finally:
         signals.uninstall()
@@ -145,15 +165,29 @@ def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit:
 def validate(config: ValidationConfig, argv: list[str]) -> int:
     """Measure a checkpoint on the validation or test split; return the exit code."""
     _prepare_process()
-    device = decide_device(config.hardware.gpus, config.training.precision, _available_gpus())
+    with _fellows(argv):
+        return _validate(config, argv)
+
+
+def _validate(config: ValidationConfig, argv: list[str]) -> int:
+    device = _device(config)
     _say(*device.notes)
-    require_usable(config.dataset, splits=("test" if config.use_test_set else "val",))
-    data = EventDataModule(config)
-    module = DetectionModule(config)
-    _load_weights(module, config.checkpoint, config)
+    split: Literal["val", "test"] = "test" if config.use_test_set else "val"
+
+    def prepare() -> tuple[EventDataModule, DetectionModule]:
+        if read_launch().local_rank == 0:
+            require_usable(config.dataset, splits=(split,))
+        data = EventDataModule(config)
+        data.check_shared_memory(split)
+        module = DetectionModule(config)
+        _load_weights(module, config.checkpoint, config)
+        return data, module
+
+    data, module = together(prepare)
+    _same_data(data, split)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
-        index = data.index("test" if config.use_test_set else "val")
+        index = data.index(split)
         write_description(folder, argv, config, device, [index])
         _say(*room_for_results(folder, len(index.label_frame)))
     settings = config.logging.validation.high_dim
@@ -206,9 +240,43 @@ def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _fellows(argv: list[str]) -> Generator[None]:
+    """Meet the processes of the launch, and leave them in order."""
+    launch = read_launch()
+    _say(*filter(None, [launch.note]))
+    fellows = join(argv, own_agent())
+    if fellows is None:
+        yield
+        return
+    nodes = f"{launch.num_nodes} nodes ({', '.join(fellows.node_names)})" if launch.num_nodes > 1 else "one node"
+    _say(f"Processes: {launch.world_size} on {nodes}, started by {launch.launcher}")
+    with fellows.members():
+        yield
+
+
+def _device(config: Config) -> Device:
+    """Where this process computes; GPUs are never shared."""
+    launch = read_launch()
+    decide = partial(decide_device, config.hardware.gpus, config.training.precision, _available_gpus(), launch=launch)
+    device = together(decide)
+    if device.accelerator == "gpu" and launch.has_launcher:
+        own = device.indices[launch.local_rank % len(device.indices)]
+        refuse_shared(str(torch.cuda.get_device_properties(own).uuid))
+    return device
+
+
+def _same_data(data: EventDataModule, *splits: Literal["train", "val", "test"]) -> None:
+    """Copies on local disks may differ: each process would train on its own."""
+    for split in splits if company() is not None else ():
+        same_everywhere(f"{data.index(split).split}", describe_split(data.index(split))["digest"])
+
+
 def _prepare_process() -> None:
     if is_lightnings_child():
         end_with_parent()
+    elif read_launch().launcher == "torchrun":
+        end_with_parent(signal.SIGTERM)  # in order, with the others
     torch.backends.cudnn.allow_tf32 = (
         False  # what stays in float32, and training.precision=32, is float32 on a GPU, too
     )
@@ -216,6 +284,8 @@ def _prepare_process() -> None:
     warnings.formatwarning = _formatted(warnings.formatwarning)
     # Lightning's advertisements and notes on settings that are our own; its warnings stay
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # of somebody's login node; in a job, Launch.note says what is meant
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used.*")
     # the documented commands ask for workers by the machine that they were written for
     warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")

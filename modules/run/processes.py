@@ -14,31 +14,36 @@ import torch
 import torch.distributed
 from pytorch_lightning import Trainer
 
+from config.hardware import Device
+from config.launch import read_launch
+from modules.run.company import company
+
 _PREFIX = "STREAMRVT_"
 _PR_SET_PDEATHSIG = 1
 
 
-def local_world_size() -> int:
-    """Processes that `torchrun` has started on this machine for us; 1 without it."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
 def is_first_process() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
+    return read_launch().rank == 0
 
 
 def is_lightnings_child() -> bool:
     """Whether Lightning has started this process, for the second GPU or a later one."""
-    return "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ and not is_first_process()
+    return not read_launch().has_launcher and not is_first_process()
 
 
-def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends, however it ends (Linux).
+def world_size(device: Device) -> int:
+    """Processes of a run."""
+    launch = read_launch()
+    return launch.world_size if launch.has_launcher else len(device.indices) or launch.local_world_size
+
+
+def end_with_parent(signum: int = signal.SIGKILL) -> None:
+    """Have this process signalled when the one that started it ends, however it ends (Linux).
 
     Otherwise it would wait half an hour for the others in NCCL, and keep its GPU from the next run.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
 
 
 def leave_group(trainer: Trainer) -> None:
@@ -54,22 +59,15 @@ def leave_group(trainer: Trainer) -> None:
 def share(name: str, decide: Callable[[], Any]) -> Any:
     """Return what the first process decides, on all processes of the run. The decision must be plain JSON values.
 
-    Processes that Lightning starts inherit it through the environment; those that torchrun starts ask its store.
+    Processes that Lightning starts inherit it through the environment; those of a launcher ask its store.
     """
+    fellows = company()
+    if fellows is not None:
+        return fellows.tell(decide)
     key = _PREFIX + name
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
-        return _share_by_store(key, decide)
     if is_first_process():
         os.environ[key] = json.dumps(decide())
     return json.loads(os.environ[key])
-
-
-def _share_by_store(key: str, decide: Callable[[], Any]) -> Any:
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(address, port, is_master=False)
-    if is_first_process():
-        store.set(key, json.dumps(decide()))
-    return json.loads(store.get(key))
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -18,25 +18,46 @@ from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.folder import RunFolder
 from modules.run.loggers import MetricsCsv
 from modules.run.processes import is_first_process, share
+from modules.run.requeue import restarts, run_before_restart
 
 
-def open_run(config: TrainConfig) -> tuple[RunFolder, Path | None]:
-    """Return the run's folder, and the checkpoint to go on from; the same on all processes."""
+def open_run(config: TrainConfig, argv: Sequence[str]) -> tuple[RunFolder, Path | None]:
+    """Return the run's folder, and the checkpoint to go on from; the same on all processes.
+
+    A job that is started again goes on with the run that it has begun by the command `argv`.
+    """
     project = config.run_root.expanduser() / config.wandb.project_name
+    locked: list[RunFolder] = []
 
     def decide() -> list[str | None]:
-        if config.resume is None:
-            return [str(RunFolder.create(project).path), None]
-        run, checkpoint = RunFolder.find(project, config.resume)
+        wanted = _wanted(config, project, argv)
+        if wanted is None:
+            locked.append(RunFolder.create(project))
+            locked[0].lock()
+            return [str(locked[0].path), None]
+        run, checkpoint = RunFolder.find(project, wanted)
+        run.lock()
+        locked.append(run)
         if checkpoint is not None:
             read_checkpoint(checkpoint)
         return [str(run.path), str(checkpoint or newest_loadable(run.checkpoints))]
 
     path, checkpoint = share("RUN", decide)
-    run = RunFolder(Path(path))
-    if is_first_process():
-        run.lock()
+    run = locked[0] if locked else RunFolder(Path(path))
     return run, Path(checkpoint) if checkpoint else None
+
+
+def _wanted(config: TrainConfig, project: Path, argv: Sequence[str]) -> str | None:
+    """What `resume=` says, or the run to go on with where a job is started again; None for a new one."""
+    count = restarts()
+    if config.resume is not None or not count:
+        return config.resume
+    earlier = run_before_restart(project, argv)
+    told = (
+        "no run of it with a checkpoint, so a new one begins" if earlier is None else f"goes on with run {earlier.name}"
+    )
+    print(f"This job has been started again ({count} before): {told}", flush=True)
+    return None if earlier is None else str(earlier)
 
 
 def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str | None:

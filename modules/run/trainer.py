@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
 from pytorch_lightning.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -17,17 +18,19 @@ from callbacks.faults import CompleteEvaluation, DamageCounter
 from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
+from callbacks.requeue import Requeue
 from callbacks.run_record import ResultsFile, RunRecord
 from callbacks.signals import SignalHandling
 from callbacks.validation_interval import ValidationInSteps
 from callbacks.visualization import ConfusionMedia, DetectionPictures
 from callbacks.weight_average import WeightAverage
 from config.hardware import Device
+from config.launch import Launch, read_launch
 from config.schema import Config, TrainConfig
 from modules.run.checkpoint_file import AtomicCheckpointIO
 from modules.run.folder import RunFolder
 from modules.run.loggers import build_loggers
-from modules.run.processes import local_world_size
+from modules.run.processes import world_size
 
 
 def training_trainer(
@@ -54,10 +57,14 @@ def training_trainer(
         *more,
         writer,  # what those before it keep is in the checkpoint
         ResultsFile(run, record, writer),
+        *([Requeue(run.run_id, writer)] if config.training.requeue else []),
         ConfusionMedia(run.path / "confusion_matrix"),
     ]
+    hardware = hardware_arguments(config, device)
+    hardware["plugins"].append(io)
     trainer = Trainer(
-        **hardware_arguments(config, device),
+        **hardware,
+        default_root_dir=run.path,  # where Lightning looks for checkpoints of its own, in a SLURM job
         max_steps=config.training.max_steps,
         max_epochs=config.training.max_epochs,
         accumulate_grad_batches=config.training.accumulate_grad_batches,
@@ -71,7 +78,6 @@ def training_trainer(
         logger=build_loggers(config, run),
         callbacks=callbacks,
         profiler=_profiler(config.training.profiler, run.path / "profile"),
-        plugins=[io],
         num_sanity_val_steps=0,
         benchmark=config.reproduce.benchmark,
         deterministic=config.reproduce.deterministic_flag,
@@ -101,18 +107,66 @@ def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]
     )
 
 
+class _Ddp(DDPStrategy):
+    @property
+    def root_device(self) -> torch.device:
+        devices = self.parallel_devices
+        assert devices is not None, "the Trainer sets them"
+        return devices[self.local_rank % len(devices)]  # there may be one, which each task of srun sees as its own
+
+
+class _Launched(ClusterEnvironment):
+    """What a launcher has started, for Lightning: its own reading of SLURM's variables would requeue by itself."""
+
+    def __init__(self, launch: Launch) -> None:
+        super().__init__()
+        self._launch = launch
+
+    creates_processes_externally = True
+
+    @property
+    def main_address(self) -> str:
+        return self._launch.address
+
+    @property
+    def main_port(self) -> int:
+        return self._launch.port
+
+    @staticmethod
+    def detect() -> bool:
+        return read_launch().has_launcher
+
+    def world_size(self) -> int:
+        return self._launch.world_size
+
+    def set_world_size(self, size: int) -> None:
+        """The launcher has set it."""
+
+    def global_rank(self) -> int:
+        return self._launch.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """The launcher has set it."""
+
+    def local_rank(self) -> int:
+        return self._launch.local_rank
+
+    def node_rank(self) -> int:
+        return self._launch.node_rank
+
+
 def hardware_arguments(config: Config, device: Device) -> dict[str, Any]:
     """Return where and how exactly to compute, and what is never Lightning's to do here."""
-    devices = list(device.indices) or local_world_size()
-    count = len(device.indices) or local_world_size()
+    launch = read_launch()
     backend = config.hardware.dist_backend if device.accelerator == "gpu" else "gloo"
     # DDP would broadcast buffers in the first validation batch, which a process without sequences does not have
     options = {"process_group_backend": backend, "gradient_as_bucket_view": True, "forward_sync_buffers": False}
-    strategy = DDPStrategy(**options) if count > 1 else "auto"
     return {
         "accelerator": device.accelerator,
-        "devices": devices,
-        "strategy": strategy,
+        "devices": list(device.indices) or launch.local_world_size,
+        "num_nodes": launch.num_nodes,
+        "strategy": _Ddp(**options) if world_size(device) > 1 else "auto",
+        "plugins": [_Launched(launch) if launch.has_launcher else LightningEnvironment()],
         "precision": device.precision,
         "use_distributed_sampler": False,  # the plan deals lanes to ranks
         "enable_checkpointing": False,  # callbacks/checkpoint.py writes them

@@ -1,0 +1,326 @@
+"""The processes of one launch, on any number of nodes: they begin together, decide together and end together.
+
+All goes through a store at the launch's address: torchrun's agent keeps it or, under srun, the first process. Processes
+that Lightning starts on one machine are no part of it: they inherit what the first has decided.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from torch.distributed import PrefixStore, TCPStore
+
+from config.errors import SharedError, UserError
+from config.launch import Launch, read_launch
+from data.loader import kill_workers
+from modules.run.lifeline import GRACE_S, Lifeline, end_now
+
+PATIENCE_S = 300.0  # for processes that start late or read a slow disk
+WATCHED_S = 86_400.0  # once deaths are noticed: the first index of a large data set takes long
+TOLD_S = 30.0
+NEWS_S = 5.0  # between what a broken collective tells and the lifeline's word
+EXIT_CODE = 2
+
+T = TypeVar("T")
+
+
+class Company:
+    """This process and its fellows. `judge` functions run in the first process, on what all have answered."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.nodes: list[str] = []  # of each rank
+        self.node_names: list[str] = []  # each node once
+        self.agents: list[str] = []
+        self.hint: Callable[[], str] = lambda: ""  # how to go on
+        self._turn = itertools.count()
+        self._store = _open_store(launch)
+        self._patience_s = PATIENCE_S
+        self._lifeline = Lifeline(launch.rank, self._mourn)
+        self._loss: str | None = None
+        self._lost = threading.Event()
+
+    def ask(self, mine: Any, judge: Callable[[list[Any]], Any]) -> Any:
+        """Return what the first process makes of all answers; plain JSON values, both."""
+        name = f"ask{next(self._turn)}"
+        if self.launch.rank == 0:
+            self._store.set(name, json.dumps(judge([mine, *self._answers(name)])))
+        else:
+            self._store.set(f"{name}/{self.launch.rank}", json.dumps(mine))
+        return json.loads(self._get(name))
+
+    def tell(self, decide: Callable[[], Any]) -> Any:
+        """Return what the first process decides. Its UserError ends all."""
+        name = f"tell{next(self._turn)}"
+        if self.launch.rank == 0:
+            try:
+                decision = {"value": decide()}
+            except UserError as error:
+                decision = {"error": str(error)}
+            self._store.set(name, json.dumps(decision))
+        decision = json.loads(self._get(name))
+        if "error" in decision:
+            self.refuse(decision["error"])
+        return decision["value"]
+
+    def _answers(self, name: str) -> list[Any]:
+        ranks = range(1, self.launch.world_size)
+        end = time.monotonic() + self._patience_s
+        answers = []
+        for rank in ranks:
+            try:
+                self._store.wait([f"{name}/{rank}"], timedelta(seconds=max(0.1, end - time.monotonic())))
+            except RuntimeError:
+                missing = [str(r) for r in ranks if not self._store.check([f"{name}/{r}"])]
+                silent = f"nothing was heard of rank {', '.join(missing)} of {self.launch.world_size}"
+                raise UserError(f"{silent} within {self._patience_s:.0f} s") from None
+            answers.append(json.loads(self._store.get(f"{name}/{rank}")))
+        return answers
+
+    def _get(self, name: str) -> bytes:
+        try:
+            self._store.wait([name], timedelta(seconds=self._patience_s + TOLD_S))
+            return self._store.get(name)
+        except RuntimeError as error:
+            self._leave_if_somebody_died()
+            raise UserError(f"rank {self.launch.rank} on {node()}: the first process is silent: {error}") from None
+
+    def refuse(self, message: str) -> NoReturn:
+        """End all processes; the first one says why."""
+        if self.launch.rank == 0:
+            print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+            self._store.set("told", "")
+        else:
+            with suppress(RuntimeError):  # torchrun would end the first one, too, as soon as another has ended
+                self._store.wait(["told"], timedelta(seconds=TOLD_S))
+        self.farewell()
+        raise SystemExit(EXIT_CODE)
+
+    # --- how it ends -------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """From now on each process learns of the others' end."""
+        if self.launch.rank == 0:
+            self.tell(lambda: self._lifeline.listen(self.launch.address, self.launch.port))
+        else:
+            place = self.tell(dict)
+            try:
+                self._lifeline.connect(place)
+            except OSError as error:
+                print(
+                    f"rank {self.launch.rank} on {node()}: the first process cannot be reached at "
+                    f"{', '.join(place['addresses'])}, port {place['port']} ({error}): if another process dies, this "
+                    "one will notice late",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        self._patience_s = WATCHED_S
+        atexit.register(self.farewell)
+
+    def farewell(self, why: str | None = None) -> None:
+        self._lifeline.farewell(why)
+
+    def _mourn(self, rank: int, why: str | None) -> None:
+        if self._lost.is_set():
+            return
+        where = f"rank {rank} on {self.nodes[rank]}" if rank < len(self.nodes) else f"rank {rank}"
+        told = (
+            f"has ended: {why}" if why else "has ended without a word: killed (out of memory?), or its machine is gone"
+        )
+        self._loss = f"{where} {told}"
+        self._speaks = self.launch.rank == 0 or (rank == 0 and self.launch.local_rank == 0)
+        self._lost.set()
+        time.sleep(GRACE_S)
+        self._end()
+
+    def _leave_if_somebody_died(self) -> None:
+        """To be asked when something between processes has failed."""
+        if self._lost.wait(NEWS_S):
+            self._end()
+
+    def _end(self) -> NoReturn:
+        if self._speaks:
+            told = f"{self._loss}, so all end. {self.hint()}".strip()
+            print(f"\n{Path(sys.argv[0]).name}: {told}", file=sys.stderr, flush=True)
+        kill_workers()
+        end_now(1)
+        raise AssertionError("ended above")
+
+    @contextmanager
+    def members(self) -> Generator[None]:
+        """Tell the others why this process fails, and leave without a traceback if it is because another has died."""
+        try:
+            yield
+        except SharedError:
+            self.farewell()
+            raise
+        except SystemExit as stop:
+            self.farewell(f"exit code {stop.code}" if stop.code else None)
+            raise
+        except BaseException as error:
+            if isinstance(error, RuntimeError):
+                self._leave_if_somebody_died()
+            first = (str(error).splitlines() or [""])[0]
+            self.farewell(f"{type(error).__name__}: {first}" if not isinstance(error, UserError) else str(error))
+            raise
+
+
+def _open_store(launch: Launch) -> PrefixStore:
+    """Keys of an earlier attempt of torchrun, or of another job that meets at the same port, are not ours."""
+    keeps = launch.launcher == "srun" and launch.rank == 0
+    try:
+        store = TCPStore(
+            launch.address,
+            launch.port,
+            is_master=keeps,
+            timeout=timedelta(seconds=PATIENCE_S),
+            wait_for_workers=False,
+            multi_tenant=True,  # the process group finds it at the same port
+        )
+    except RuntimeError as error:
+        where, first = f"{launch.address}:{launch.port}", str(error).splitlines()[0]
+        if keeps:
+            raise UserError(f"cannot wait for the other processes at {where}: {first}. Set MASTER_PORT") from None
+        raise UserError(f"rank {launch.rank} on {node()}: no way to the first process at {where}: {first}") from None
+    return PrefixStore(f"streamrvt/{launch.key}/{launch.attempt}", store)
+
+
+_company: Company | None = None
+
+
+def company() -> Company | None:
+    """Those that a launcher has started together with this process; None if there are none."""
+    return _company
+
+
+def join(command: Sequence[str], agent: str = "", error: str | None = None) -> Company | None:
+    """Meet the others, once. `error`: what this process has found wrong before it came here, which ends all."""
+    global _company
+    launch = read_launch()
+    if not launch.has_launcher or launch.world_size == 1:
+        return None
+    if _company is None:
+        _company = Company(launch)
+        answer = {
+            "node": node(),
+            "node_rank": launch.node_rank,
+            "command": list(command),
+            "agent": agent,
+            "error": error,
+        }
+        verdict = _company.ask(answer, _meet)
+        if "error" in verdict:
+            _company.refuse(verdict["error"])
+        _company.nodes, _company.node_names, _company.agents = (verdict[key] for key in ("nodes", "names", "agents"))
+        _company.watch()
+    return _company
+
+
+def _meet(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    nodes = [answer["node"] for answer in answers]
+    if any(answer["error"] for answer in answers):
+        return {"error": by_node([answer["error"] for answer in answers], nodes)}
+    commands = [answer["command"] for answer in answers]
+    for rank, command in enumerate(commands):
+        if command != commands[0]:
+            own = [
+                " ".join(text for text in one if text not in other) or "(nothing)"
+                for one, other in ((commands[0], command), (command, commands[0]))
+            ]
+            told = f"rank 0 was given {own[0]}, rank {rank} on {nodes[rank]} {own[1]}"
+            return {
+                "error": f"the processes of one run have different commands: {told}. To train apart, start each by "
+                "itself (srun --ntasks=1 --exact ... &)"
+            }
+    names = {answer["node_rank"]: answer["node"] for answer in answers}
+    agents = [*dict.fromkeys(answer["agent"] for answer in answers)]
+    return {"nodes": nodes, "names": [names[rank] for rank in sorted(names)], "agents": agents}
+
+
+def by_node(errors: Sequence[str | None], nodes: Sequence[str]) -> str:
+    """One text of what was found wrong, each mistake once, with the nodes unless it is all of them."""
+    where: dict[str, dict[str, None]] = {}
+    for error, name in zip(errors, nodes, strict=True):
+        if error:
+            where.setdefault(error, {})[name] = None
+    everywhere = set(nodes)
+    texts = [text if set(found) == everywhere else f"on {', '.join(found)}: {text}" for text, found in where.items()]
+    return "\n".join(texts)
+
+
+def speak(error: UserError) -> NoReturn:
+    """End with what is wrong: in one voice if it is found before the start or by all, else with its place."""
+    launch = read_launch()
+    if _company is None:
+        join(sys.argv, error=str(error))
+        raise AssertionError("ended above")
+    if not isinstance(error, SharedError) or launch.rank == 0:
+        where = "" if isinstance(error, SharedError) else f"rank {launch.rank} on {node()}: "
+        print(f"{Path(sys.argv[0]).name}: {where}{error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_CODE)
+
+
+def together(do: Callable[[], T]) -> T:
+    """Do something in every process, and go on only if it has worked in all; the first tells what failed, once."""
+    if _company is None:
+        return do()
+    error, value = None, None
+    try:
+        value = do()
+    except UserError as failure:
+        error = str(failure)
+    except OSError as failure:
+        error = ": ".join(map(str, filter(None, (failure.filename, failure.strerror or failure))))
+    nodes = _company.nodes
+    failed = _company.ask(error, lambda errors: by_node(errors, nodes))
+    if failed:
+        _company.refuse(failed)
+    return value  # type: ignore[bad-return]  # what `do` gave
+
+
+def same_everywhere(what: str, value: str) -> None:
+    """Raises UserError, in the first process, where nodes differ in something."""
+    if _company is None:
+        return
+    nodes = _company.nodes
+
+    def judge(values: list[str]) -> str:
+        other = next((rank for rank, each in enumerate(values) if each != values[0]), None)
+        return "" if other is None else f"{what} differs: {values[0]} on {nodes[0]}, {values[other]} on {nodes[other]}"
+
+    told = _company.ask(value, judge)
+    if told:
+        _company.refuse(told)
+
+
+def refuse_shared(gpu: str) -> None:
+    """Raises UserError, in the first process, where two processes would use one GPU, known by its unique number."""
+    if _company is None:
+        return
+    nodes = _company.nodes
+
+    def judge(gpus: list[str]) -> str:
+        for rank, each in enumerate(gpus):
+            if gpus.index(each) != rank:
+                return f"rank {gpus.index(each)} and {rank} on {nodes[rank]} see the same GPU {each}: give each its own"
+        return ""
+
+    told = _company.ask(gpu, judge)
+    if told:
+        _company.refuse(told)
+
+
+def node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
