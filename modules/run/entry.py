@@ -283,7 +283,8 @@ def _prepare_process() -> None:
     keep_freed_memory()
     warnings.formatwarning = _formatted(warnings.formatwarning)
     # Lightning's advertisements and notes on settings that are our own; its warnings stay
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     # of somebody's login node; in a job, Launch.note says what is meant
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used.*")
     # the documented commands ask for workers by the machine that they were written for
