@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import platform
+import socket
 import sys
 import threading
 import time
@@ -180,6 +181,11 @@ class Company:
 def _open_store(launch: Launch) -> PrefixStore:
     """Keys of an earlier attempt of torchrun, or of another job that meets at the same port, are not ours."""
     keeps = launch.launcher == "srun" and launch.rank == 0
+    try:
+        socket.getaddrinfo(launch.address, launch.port)
+    except OSError:
+        told = f"rank {launch.rank} on {node()}: no machine {launch.address!r} is known here"
+        raise UserError(f"{told}. MASTER_ADDR=ADDRESS names the node of rank 0") from None
     try:
         store = TCPStore(
             launch.address,

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from callbacks.checkpoint import CheckpointWriter
 from data.dataset import ChunkDataset
+from modules import data
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.run import loggers
@@ -133,3 +135,8 @@ def seven_seconds_of_farewell() -> None:
 
 def sleep_before_the_end() -> None:
     _before(CheckpointWriter, "on_train_end", lambda *_: time.sleep(3))
+
+
+def little_shared_memory_on_the_second_node() -> None:
+    if os.environ.get("SLURM_NODEID") == "1":
+        data._check_shared_memory.__globals__["shutil"] = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=-1))
