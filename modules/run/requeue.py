@@ -70,6 +70,8 @@ def run_before_restart(project: Path, argv: Sequence[str]) -> Path | None:
 def requeue(run_id: str) -> str:
     """Have SLURM start this job again; return what to say."""
     job = slurm_job()
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        return "Not requeued here: submitit does that, on its own signal"
     if job is None:
         return f"No SLURM job, so nothing is started again: go on with resume={run_id}"
     if shutil.which("scontrol") is None:
