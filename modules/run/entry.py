@@ -100,7 +100,11 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
             record()
     trainer, writer = training_trainer(config, device, run, signals, [UnderWay(record)] if checkpoint else [])
     if (fellows := company()) is not None:
-        fellows.hint = lambda: f"The last checkpoint counts ({writer.last or 'none'}): go on with resume={run.run_id}"
+        fellows.hint = lambda: (
+            f"The last checkpoint counts, {writer.last}: go on with resume={run.run_id}"
+            if writer.last
+            else "There is no checkpoint yet"
+        )
     status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
     leave_group(trainer)
     if is_first_process():

@@ -75,8 +75,9 @@ class Lifeline:
                     self._lost(lines.rank, None)
 
     def _lost(self, rank: int, why: str | None) -> None:
-        for connection in list(self._sockets.values()):
-            _send(connection, {"lost": rank, "why": why})
+        for other, connection in list(self._sockets.items()):
+            if other != rank:
+                _send(connection, {"lost": rank, "why": why})
         threading.Thread(target=self._mourn, args=(rank, why), daemon=True).start()
 
     # --- the others --------------------------------------------------------------------------------------------------
@@ -91,7 +92,8 @@ class Lifeline:
                 _send(connection, {"token": place["token"], "rank": self._rank})
                 messages, _ = _Lines().receive(connection)
                 if [message.get("token") for message in messages[:1]] != [place["token"]]:
-                    continue  # somebody else's port: this machine's own name led here
+                    connection.close()  # somebody else's port: this machine's own name led here
+                    continue
             except OSError as failure:
                 error = failure
                 continue
