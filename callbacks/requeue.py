@@ -10,7 +10,7 @@ from callbacks.checkpoint import CheckpointWriter
 from callbacks.signals import StopRequested
 from modules.run.requeue import requeue
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Requeue(Callback):

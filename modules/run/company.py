@@ -226,7 +226,7 @@ def join(command: Sequence[str], agent: str = "", error: str | None = None) -> C
             "agent": agent,
             "error": error,
         }
-        verdict = _company.ask(answer, _meet)
+        verdict = _company.ask(answer, judge_meeting)
         if "error" in verdict:
             _company.refuse(verdict["error"])
         _company.nodes, _company.node_names, _company.agents = (verdict[key] for key in ("nodes", "names", "agents"))
@@ -234,7 +234,7 @@ def join(command: Sequence[str], agent: str = "", error: str | None = None) -> C
     return _company
 
 
-def _meet(answers: list[dict[str, Any]]) -> dict[str, Any]:
+def judge_meeting(answers: list[dict[str, Any]]) -> dict[str, Any]:
     nodes = [answer["node"] for answer in answers]
     if any(answer["error"] for answer in answers):
         return {"error": by_node([answer["error"] for answer in answers], nodes)}

@@ -37,7 +37,9 @@ class Lifeline:
 
     def listen(self, address: str, port: int) -> dict[str, Any]:
         """Wait for the others; return what they need to find this process, which `address` is that of the store for."""
-        listener = socket.create_server(("", 0), backlog=1024)
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        listener = socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=both)
         token = secrets.token_hex(16)
         threading.Thread(target=self._serve, args=(listener, token), daemon=True).start()
         addresses = dict.fromkeys([_own_address(address, port), address, socket.gethostname()])
