@@ -266,6 +266,7 @@ def _device(config: Config) -> Device:
     device = together(decide)
     if device.accelerator == "gpu" and launch.has_launcher:
         own = device.indices[launch.local_rank % len(device.indices)]
+        torch.cuda.set_device(own)  # else what asks for its number would take memory of the first one
         refuse_shared(str(torch.cuda.get_device_properties(own).uuid))
     return device
 

@@ -211,6 +211,38 @@ def test_an_agent_of_torchrun_that_is_killed_ends_all_in_order(data_set: Path, t
 
 
 @pytest.mark.slow
+def test_a_run_goes_from_one_node_to_two_and_back(tasks: Tasks, train: Train, tmp_path: Path) -> None:
+    alone = train("batch_size.train=2", "training.max_steps=6")
+    assert alone.exit_code() == 0, alone.output()
+    programs = tasks("batch_size.train=2", "training.max_steps=12", "resume=latest")
+    for program in programs:
+        assert program.exit_code() == 0, program.output()
+    assert "the checkpoint is of 1 processes, now there are 2" in programs[0].output()
+    alone = train("batch_size.train=2", "training.max_steps=18", "resume=latest")
+    assert alone.exit_code() == 0, alone.output()
+    assert "the checkpoint is of 2 processes, now there are 1" in alone.output()
+    assert list(losses(run_folder(tmp_path))) == list(range(18))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_of_torchrun_that_is_killed_ends_all(data_set: Path, tmp_path: Path, victim: int) -> None:
+    pair = agents(data_set, tmp_path, "batch_size.train=2", "checkpoint.every_n_steps=2")
+    try:
+        wait_until(lambda: list((tmp_path / "runs" / "project").glob("*/checkpoints/last_*")))
+        children = Path(f"/proc/{pair[victim].pid}/task/{pair[victim].pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        assert all(agent.wait(60) == 1 for agent in pair)
+    finally:
+        for agent in pair:
+            agent.kill()
+    told = (tmp_path / f"agent{1 - victim}.txt").read_text()
+    assert f"rank {victim} on" in told, told
+    assert "has ended without a word" in told, told
+    assert list((run_folder(tmp_path) / "checkpoints").glob("last_*"))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("srun") is None or os.system("timeout 10 sinfo -h > /dev/null 2>&1"), reason="no SLURM"
 )
