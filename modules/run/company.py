@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import socket
@@ -25,7 +26,6 @@ from torch.distributed import PrefixStore, TCPStore
 
 from config.errors import SharedError, UserError
 from config.launch import Launch, read_launch
-from data.loader import kill_workers
 from modules.run.lifeline import GRACE_S, Lifeline, end_now
 
 PATIENCE_S = 300.0  # for processes that start late or read a slow disk
@@ -152,11 +152,14 @@ class Company:
             self._end()
 
     def _end(self) -> NoReturn:
-        if self._speaks:
-            told = f"{self._loss}, so all end. {self.hint()}".strip()
-            print(f"\n{Path(sys.argv[0]).name}: {told}", file=sys.stderr, flush=True)
-        kill_workers()
-        end_now(1)
+        try:
+            if self._speaks:
+                told = f"{self._loss}, so all end. {self.hint()}".strip()
+                print(f"\n{Path(sys.argv[0]).name}: {told}", file=sys.stderr, flush=True)
+            for worker in multiprocessing.active_children():  # which ignore what stops a run
+                worker.kill()
+        finally:
+            end_now(1)
         raise AssertionError("ended above")
 
     @contextmanager
