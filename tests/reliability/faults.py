@@ -14,7 +14,7 @@ from data.dataset import ChunkDataset
 from modules import data
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
-from modules.run import loggers
+from modules.run import company, loggers
 from modules.run.loggers import MetricsCsv
 
 LONG_S = 600.0
@@ -41,6 +41,11 @@ def sleep_in_step_3() -> None:
             time.sleep(LONG_S)
 
     _before(DetectionModule, "training_step", sleep)
+
+
+def sleep_in_step_3_with_little_grace() -> None:
+    sleep_in_step_3()
+    company.GRACE_S = 0.5
 
 
 def kill_children_in_step_7() -> None:

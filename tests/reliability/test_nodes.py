@@ -151,6 +151,15 @@ def test_a_task_that_is_killed_ends_the_other_with_its_name(tasks: Tasks, train:
     assert read_checkpoint(last)["global_step"] % 5 == 0
 
 
+def test_a_task_that_hangs_is_ended_when_another_is_killed(tasks: Tasks) -> None:
+    """As one does that waits in NCCL for the other."""
+    programs = tasks("batch_size.train=2", prepare=faults.sleep_in_step_3_with_little_grace)
+    programs[0].wait_for_text("here", times=2)
+    programs[1].kill(signal.SIGKILL)
+    assert programs[0].exit_code(patience_s=60) == 1
+    assert "rank 1 on n2 has ended without a word" in programs[0].output()
+
+
 @pytest.mark.parametrize(
     ("override", "prepare", "told"),
     [
