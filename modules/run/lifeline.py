@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 KEEPALIVE_S = (10, 5, 4)  # idle, between probes, probes: a machine that is gone is found out after half a minute
-GRACE_S = 10.0  # for the main thread to find out by itself, and to end in order
+GRACE_S = 5.0  # for the main thread to find out by itself, and to end in order
 CONNECT_S = 10.0
 
 
