@@ -43,7 +43,7 @@ from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.memory import keep_freed_memory
 from modules.run.preflight import check_disk_space, check_run, room_for_results
 from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
-from modules.run.requeue import own_agent
+from modules.run.requeue import own_agent, slurm_job
 from modules.run.resuming import (
     about_average,
     check_frozen_parts,
@@ -81,6 +81,8 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
         signals.uninstall()
         _say(finished)
         return 0
+    if config.training.requeue and slurm_job() is None:
+        _say("training.requeue=true, but this is no SLURM job: nothing will start it again")
     _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config = _with_seed(config, checkpoint)
 

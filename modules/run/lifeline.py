@@ -32,6 +32,11 @@ class Lifeline:
         self._gone: set[int] = set()  # that have said farewell
         self._lock = threading.Lock()
         self._said_farewell = False
+        os.register_at_fork(after_in_child=self._let_go)  # a loader's worker that outlives this one would hold it open
+
+    def _let_go(self) -> None:
+        for connection in self._sockets.values():
+            connection.close()
 
     # --- the first process -------------------------------------------------------------------------------------------
 
