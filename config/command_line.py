@@ -128,7 +128,7 @@ def errors_without_traceback(*, one_voice: bool = False) -> Generator[None]:
         yield
     except UserError as error:
         if one_voice and _has_fellows():
-            from modules.run.company import speak
+            from modules.run.meeting import speak
 
             speak(error)
         _end_with(str(error))

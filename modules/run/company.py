@@ -16,16 +16,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from torch.distributed import PrefixStore, TCPStore
 
 from config.errors import SharedError, UserError
-from config.launch import Launch, read_launch
+from config.launch import Launch
 from modules.run.lifeline import GRACE_S, Lifeline, end_now
 
 PATIENCE_S = 300.0  # for processes that start late or read a slow disk
@@ -33,8 +33,6 @@ WATCHED_S = 86_400.0  # once deaths are noticed: the first index of a large data
 TOLD_S = 30.0
 NEWS_S = 5.0  # between what a broken collective tells and the lifeline's word
 EXIT_CODE = 2
-
-T = TypeVar("T")
 
 
 class Company:
@@ -204,131 +202,6 @@ def _open_store(launch: Launch) -> PrefixStore:
             raise UserError(f"cannot wait for the other processes at {where}: {first}. Set MASTER_PORT") from None
         raise UserError(f"rank {launch.rank} on {node()}: no way to the first process at {where}: {first}") from None
     return PrefixStore(f"streamrvt/{launch.key}/{launch.attempt}", store)
-
-
-_company: Company | None = None
-
-
-def company() -> Company | None:
-    """Those that a launcher has started together with this process; None if there are none."""
-    return _company
-
-
-def join(command: Sequence[str], agent: str = "", error: str | None = None) -> Company | None:
-    """Meet the others, once. `error`: what this process has found wrong before it came here, which ends all."""
-    global _company
-    launch = read_launch()
-    if not launch.has_launcher or launch.world_size == 1:
-        return None
-    if _company is None:
-        _company = Company(launch)
-        answer = {
-            "node": node(),
-            "node_rank": launch.node_rank,
-            "command": list(command),
-            "agent": agent,
-            "error": error,
-        }
-        verdict = _company.ask(answer, judge_meeting)
-        if "error" in verdict:
-            _company.refuse(verdict["error"])
-        _company.nodes, _company.node_names, _company.agents = (verdict[key] for key in ("nodes", "names", "agents"))
-        _company.watch()
-    return _company
-
-
-def judge_meeting(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    nodes = [answer["node"] for answer in answers]
-    if any(answer["error"] for answer in answers):
-        return {"error": by_node([answer["error"] for answer in answers], nodes)}
-    commands = [answer["command"] for answer in answers]
-    for rank, command in enumerate(commands):
-        if command != commands[0]:
-            own = [
-                " ".join(text for text in one if text not in other) or "(nothing)"
-                for one, other in ((commands[0], command), (command, commands[0]))
-            ]
-            told = f"rank 0 was given {own[0]}, rank {rank} on {nodes[rank]} {own[1]}"
-            return {
-                "error": f"the processes of one run have different commands: {told}. To train apart, start each by "
-                "itself (srun --ntasks=1 --exact ... &)"
-            }
-    names = {answer["node_rank"]: answer["node"] for answer in answers}
-    agents = [*dict.fromkeys(answer["agent"] for answer in answers)]
-    return {"nodes": nodes, "names": [names[rank] for rank in sorted(names)], "agents": agents}
-
-
-def by_node(errors: Sequence[str | None], nodes: Sequence[str]) -> str:
-    """One text of what was found wrong, each mistake once, with the nodes unless it is all of them."""
-    where: dict[str, dict[str, None]] = {}
-    for error, name in zip(errors, nodes, strict=True):
-        if error:
-            where.setdefault(error, {})[name] = None
-    everywhere = set(nodes)
-    texts = [text if set(found) == everywhere else f"on {', '.join(found)}: {text}" for text, found in where.items()]
-    return "\n".join(texts)
-
-
-def speak(error: UserError) -> NoReturn:
-    """End with what is wrong: in one voice if it is found before the start or by all, else with its place."""
-    launch = read_launch()
-    if _company is None:
-        join(sys.argv, error=str(error))
-        raise AssertionError("ended above")
-    if not isinstance(error, SharedError) or launch.rank == 0:
-        where = "" if isinstance(error, SharedError) else f"rank {launch.rank} on {node()}: "
-        print(f"{Path(sys.argv[0]).name}: {where}{error}", file=sys.stderr, flush=True)
-    raise SystemExit(EXIT_CODE)
-
-
-def together(do: Callable[[], T]) -> T:
-    """Do something in every process, and go on only if it has worked in all; the first tells what failed, once."""
-    if _company is None:
-        return do()
-    error, value = None, None
-    try:
-        value = do()
-    except UserError as failure:
-        error = str(failure)
-    except OSError as failure:
-        error = ": ".join(map(str, filter(None, (failure.filename, failure.strerror or failure))))
-    nodes = _company.nodes
-    failed = _company.ask(error, lambda errors: by_node(errors, nodes))
-    if failed:
-        _company.refuse(failed)
-    return value  # type: ignore[bad-return]  # what `do` gave
-
-
-def same_everywhere(what: str, value: str) -> None:
-    """Raises UserError, in the first process, where nodes differ in something."""
-    if _company is None:
-        return
-    nodes = _company.nodes
-
-    def judge(values: list[str]) -> str:
-        other = next((rank for rank, each in enumerate(values) if each != values[0]), None)
-        return "" if other is None else f"{what} differs: {values[0]} on {nodes[0]}, {values[other]} on {nodes[other]}"
-
-    told = _company.ask(value, judge)
-    if told:
-        _company.refuse(told)
-
-
-def refuse_shared(gpu: str) -> None:
-    """Raises UserError, in the first process, where two processes would use one GPU, known by its unique number."""
-    if _company is None:
-        return
-    nodes = _company.nodes
-
-    def judge(gpus: list[str]) -> str:
-        for rank, each in enumerate(gpus):
-            if gpus.index(each) != rank:
-                return f"rank {gpus.index(each)} and {rank} on {nodes[rank]} see the same GPU {each}: give each its own"
-        return ""
-
-    told = _company.ask(gpu, judge)
-    if told:
-        _company.refuse(told)
 
 
 def node() -> str:

@@ -21,7 +21,8 @@ from config.processor import bfloat16_units, processor_name
 from config.schema import Config
 from data.index import SplitIndex
 from models.layers.kernels import describe_kernels
-from modules.run.company import company, node
+from modules.run.company import node
+from modules.run.meeting import company
 from modules.run.processes import world_size
 from modules.run.requeue import job_names
 from modules.run.writing import write_json

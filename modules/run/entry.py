@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Generator
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -24,7 +19,7 @@ from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.under_way import UnderWay
 from callbacks.visualization import DetectionPictures
 from config.errors import SharedError, UserError
-from config.hardware import Device, count_gpus, decide_device
+from config.hardware import Device
 from config.launch import read_launch
 from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
@@ -37,13 +32,12 @@ from modules.pictures.figures import write_confusion_matrix
 from modules.reports.protocols import protocols_table
 from modules.run.checkpoint_check import check_resumable
 from modules.run.class_weights import weigh_classes
-from modules.run.company import company, join, refuse_shared, same_everywhere, together
 from modules.run.description import describe_split, write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
-from modules.run.memory import keep_freed_memory
+from modules.run.meeting import company, same_everywhere, together
 from modules.run.preflight import check_disk_space, check_run, room_for_results
-from modules.run.processes import end_with_parent, is_first_process, is_lightnings_child, leave_group, share
-from modules.run.requeue import own_agent, slurm_job
+from modules.run.processes import is_first_process, is_lightnings_child, leave_group, share
+from modules.run.requeue import slurm_job
 from modules.run.resuming import (
     about_average,
     check_frozen_parts,
@@ -52,6 +46,7 @@ from modules.run.resuming import (
     nothing_to_do,
     open_run,
 )
+from modules.run.start import device_of, fellows_of, prepare_process, say
 from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer, training_trainer
 from modules.run.writing import goes_on_without
@@ -66,24 +61,24 @@ def train(config: TrainConfig, argv: list[str]) -> int:
     """
     signals = SignalHandling(LoaderWatch(), requeue=config.training.requeue)
     signals.install()
-    _prepare_process()
-    with _fellows(argv):
+    prepare_process()
+    with fellows_of(argv):
         return _train(config, argv, signals)
 
 
 def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int:
-    device = _device(config)
+    device = device_of(config)
     if config.check:
         return _check(config, device, argv)
     run, checkpoint = open_run(config, argv)
     finished = nothing_to_do(config, run, checkpoint) if checkpoint is not None else None
     if finished is not None:
         signals.uninstall()
-        _say(finished)
+        say(finished)
         return 0
     if config.training.requeue and slurm_job() is None:
-        _say("training.requeue=true, but this is no SLURM job: nothing will start it again")
-    _say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
+        say("training.requeue=true, but this is no SLURM job: nothing will start it again")
+    say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config = _with_seed(config, checkpoint)
 
     def record(trainer: Trainer | None = None) -> None:
@@ -124,16 +119,16 @@ def _prepare(
         require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     data = EventDataModule(config, watch)
     module = DetectionModule(config)
-    _say(*weigh_classes(config, data, module))
+    say(*weigh_classes(config, data, module))
     if config.weights is not None:
         _load_weights(module, config.weights, config)
     if config.training.freeze:
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         total = sum(p.numel() for p in module.parameters())
-        _say(f"Frozen: {', '.join(config.training.freeze)}; {trained:,} of {total:,} parameters are trained")
+        say(f"Frozen: {', '.join(config.training.freeze)}; {trained:,} of {total:,} parameters are trained")
     if checkpoint is not None:
         check_frozen_parts(config, checkpoint)
-        _say(*about_average(config, checkpoint))
+        say(*about_average(config, checkpoint))
         check_resumable(checkpoint, module)
     data.check_shared_memory("train")
     if config.validation.limit_val_batches:
@@ -148,7 +143,7 @@ def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit:
         with _refusals_as_user_errors():
             fit()
     except StopRequested as stop:
-        _say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
+        say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
         return stop.exit_code if not is_lightnings_child() else 0  # else Lightning kills the first in its farewell
     except SharedError:
         if is_lightnings_child():
@@ -170,14 +165,14 @@ def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit:
 
 def validate(config: ValidationConfig, argv: list[str]) -> int:
     """Measure a checkpoint on the validation or test split; return the exit code."""
-    _prepare_process()
-    with _fellows(argv):
+    prepare_process()
+    with fellows_of(argv):
         return _validate(config, argv)
 
 
 def _validate(config: ValidationConfig, argv: list[str]) -> int:
-    device = _device(config)
-    _say(*device.notes)
+    device = device_of(config)
+    say(*device.notes)
     split: Literal["val", "test"] = "test" if config.use_test_set else "val"
 
     def prepare() -> tuple[EventDataModule, DetectionModule]:
@@ -195,7 +190,7 @@ def _validate(config: ValidationConfig, argv: list[str]) -> int:
     if is_first_process():
         index = data.index(split)
         write_description(folder, argv, config, device, [index])
-        _say(*room_for_results(folder, len(index.label_frame)))
+        say(*room_for_results(folder, len(index.label_frame)))
     settings = config.logging.validation.high_dim
     module.variants = Variants(config.dataset, config.evaluation, config.model.postprocess)
     stored = StoredResults(folder, config)
@@ -212,7 +207,7 @@ def _validate(config: ValidationConfig, argv: list[str]) -> int:
         with goes_on_without("the table of results", f"{folder}/results.json has them"):
             print_validation_summary(module.result, folder, protocols_table(stored.protocols, config.evaluation))
         if module.variants.too_many:
-            _say("Too many predictions to keep those under the thresholds of other protocols: is the network trained?")
+            say("Too many predictions to keep those under the thresholds of other protocols: is the network trained?")
         stored.raise_if_lost()
     return 0
 
@@ -237,40 +232,13 @@ def _refusals_as_user_errors() -> Generator[None]:
 
 
 def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
-    _say(*device.notes)
+    say(*device.notes)
     require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
     config = _with_seed(config, checkpoint=None)
     data, module = EventDataModule(config), DetectionModule(config)
-    _say(*weigh_classes(config, data, module))
+    say(*weigh_classes(config, data, module))
     check_run(config, device, data, module, argv)
     return 0
-
-
-@contextlib.contextmanager
-def _fellows(argv: list[str]) -> Generator[None]:
-    """Meet the processes of the launch, and leave them in order."""
-    launch = read_launch()
-    _say(*filter(None, [launch.note]))
-    fellows = join(argv, own_agent())
-    if fellows is None:
-        yield
-        return
-    nodes = f"{launch.num_nodes} nodes ({', '.join(fellows.node_names)})" if launch.num_nodes > 1 else "one node"
-    _say(f"Processes: {launch.world_size} on {nodes}, started by {launch.launcher}")
-    with fellows.members():
-        yield
-
-
-def _device(config: Config) -> Device:
-    """Where this process computes; GPUs are never shared."""
-    launch = read_launch()
-    decide = partial(decide_device, config.hardware.gpus, config.training.precision, _available_gpus(), launch=launch)
-    device = together(decide)
-    if device.accelerator == "gpu" and launch.has_launcher:
-        own = device.indices[launch.local_rank % len(device.indices)]
-        torch.cuda.set_device(own)  # else what asks for its number would take memory of the first one
-        refuse_shared(str(torch.cuda.get_device_properties(own).uuid))
-    return device
 
 
 def _same_data(data: EventDataModule, *splits: Literal["train", "val", "test"]) -> None:
@@ -279,56 +247,9 @@ def _same_data(data: EventDataModule, *splits: Literal["train", "val", "test"]) 
         same_everywhere(f"{data.index(split).split}", describe_split(data.index(split))["digest"])
 
 
-def _prepare_process() -> None:
-    if is_lightnings_child():
-        end_with_parent()
-    elif read_launch().launcher == "torchrun":
-        end_with_parent(signal.SIGTERM)  # in order, with the others
-    torch.backends.cudnn.allow_tf32 = (
-        False  # what stays in float32, and training.precision=32, is float32 on a GPU, too
-    )
-    keep_freed_memory()
-    warnings.formatwarning = _formatted(warnings.formatwarning)
-    # Lightning's advertisements and notes on settings that are our own; its warnings stay
-    for library in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    # of somebody's login node; in a job, Launch.note says what is meant
-    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used.*")
-    # the documented commands ask for workers by the machine that they were written for
-    warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*overridden `on_before_batch_transfer` in `LightningModule`.*")
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")  # frozen ones
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers which may be a bottleneck.*")
-    warnings.filterwarnings(
-        "ignore", message=".*checkpoint that ended before the epoch ended.*"
-    )  # the plan knows where
-
-
-def _formatted(others: Callable[..., str]) -> Callable[..., str]:
-    """A warning of ours is one line for a user; one of a library keeps its place in the code."""
-    root = Path(__file__).resolve().parents[2]
-
-    def formatted(message: Warning | str, category: type[Warning], filename: str, *place: Any, **more: Any) -> str:
-        ours = Path(filename).is_relative_to(root) and ".venv" not in Path(filename).parts
-        return f"Warning: {message}\n" if ours else others(message, category, filename, *place, **more)
-
-    return formatted
-
-
-def _available_gpus() -> int:
-    return min(count_gpus(), torch.cuda.device_count())  # the driver's may be more than torch can use
-
-
-def _say(*lines: str) -> None:
-    if lines and is_first_process():
-        print("\n".join(lines), flush=True)
-
-
 def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
     for line in load_into(module.detector, config.model, path, Wanted.of(config)):
-        _say(line)
+        say(line)
 
 
 def _with_seed(config: TrainConfig, checkpoint: Path | None) -> TrainConfig:

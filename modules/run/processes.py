@@ -16,7 +16,7 @@ from pytorch_lightning import Trainer
 
 from config.hardware import Device
 from config.launch import read_launch
-from modules.run.company import company
+from modules.run.meeting import company
 
 _PREFIX = "STREAMRVT_"
 _PR_SET_PDEATHSIG = 1

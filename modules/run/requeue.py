@@ -12,7 +12,8 @@ from pathlib import Path
 
 from config.errors import UserError
 from config.launch import read_launch
-from modules.run.company import company, node
+from modules.run.company import node
+from modules.run.meeting import company
 
 TIMEOUT_S = 30
 

@@ -85,7 +85,7 @@ def float16(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, "16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**16))
 
     monkeypatch.setattr(MixedPrecision, "__init__", on_cpu)
-    monkeypatch.setattr("modules.run.entry.decide_device", lambda *_, **__: Device("cpu", (), "16-mixed", ()))
+    monkeypatch.setattr("modules.run.start.decide_device", lambda *_, **__: Device("cpu", (), "16-mixed", ()))
 
 
 @pytest.mark.usefixtures("float16")
