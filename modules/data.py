@@ -23,6 +23,8 @@ from data.layout import CHECK_LABELS, SequenceLayout
 from data.loader import LoaderWatch, StreamLoader, prepare_worker
 from data.plan import EvaluationPlan, TrainingPlan
 from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
+from modules.run.company import node
+from modules.run.description import describe_split
 from modules.run.processes import gather_objects
 
 Split = Literal["train", "val", "test"]
@@ -75,6 +77,17 @@ class EventDataModule(LightningDataModule):
             if split not in self._indices:
                 self._written = written_index(self._config.dataset, split, told)
                 self.index(split)
+            self._check_that_all_have_the_same(split)
+
+    def _check_that_all_have_the_same(self, split: Split) -> None:
+        """Copies on the disks of nodes may differ in what is trained on, not only in times of files."""
+        digests = gather_objects((describe_split(self.index(split))["digest"], node()))
+        other = next((each for each in digests if each[0] != digests[0][0]), None)
+        if other is not None:
+            differ = f"{digests[0][0]} on {digests[0][1]}, {other[0]} on {other[1]}"
+            raise SharedError(
+                f"{self.index(split).split}: the nodes hold different data ({differ}). Copy one to the other"
+            )
 
     def _digest_or_error(self, split: Split) -> str | UserError:
         try:

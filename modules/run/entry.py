@@ -32,9 +32,9 @@ from modules.pictures.figures import write_confusion_matrix
 from modules.reports.protocols import protocols_table
 from modules.run.checkpoint_check import check_resumable
 from modules.run.class_weights import weigh_classes
-from modules.run.description import describe_split, write_description
+from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
-from modules.run.meeting import company, same_everywhere, together
+from modules.run.meeting import company, together
 from modules.run.preflight import check_disk_space, check_run, room_for_results
 from modules.run.processes import is_first_process, is_lightnings_child, leave_group, share
 from modules.run.requeue import slurm_job
@@ -92,7 +92,6 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
 
     with run.kept_if_the_start_works():
         data, module = together(lambda: _prepare(config, run, checkpoint, signals.watch))
-        _same_data(data, "train", "val")
         if checkpoint is None:
             record()
     trainer, writer = training_trainer(config, device, run, signals, [UnderWay(record)] if checkpoint else [])
@@ -185,7 +184,6 @@ def _validate(config: ValidationConfig, argv: list[str]) -> int:
         return data, module
 
     data, module = together(prepare)
-    _same_data(data, split)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
         index = data.index(split)
@@ -239,12 +237,6 @@ def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
     say(*weigh_classes(config, data, module))
     check_run(config, device, data, module, argv)
     return 0
-
-
-def _same_data(data: EventDataModule, *splits: Literal["train", "val", "test"]) -> None:
-    """Copies on local disks may differ: each process would train on its own."""
-    for split in splits if company() is not None else ():
-        same_everywhere(f"{data.index(split).split}", describe_split(data.index(split))["digest"])
 
 
 def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:

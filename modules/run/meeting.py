@@ -109,21 +109,6 @@ def together(do: Callable[[], T]) -> T:
     return value  # type: ignore[bad-return]  # what `do` gave
 
 
-def same_everywhere(what: str, value: str) -> None:
-    """Raises UserError, in the first process, where nodes differ in something."""
-    if _company is None:
-        return
-    nodes = _company.nodes
-
-    def judge(values: list[str]) -> str:
-        other = next((rank for rank, each in enumerate(values) if each != values[0]), None)
-        return "" if other is None else f"{what} differs: {values[0]} on {nodes[0]}, {values[other]} on {nodes[other]}"
-
-    told = _company.ask(value, judge)
-    if told:
-        _company.refuse(told)
-
-
 def refuse_shared(gpu: str) -> None:
     """Raises UserError, in the first process, where two processes would use one GPU, known by its unique number."""
     if _company is None:

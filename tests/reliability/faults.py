@@ -145,3 +145,8 @@ def sleep_before_the_end() -> None:
 def little_shared_memory_on_the_second_node() -> None:
     if os.environ.get("SLURM_NODEID") == "1":
         data._check_shared_memory.__globals__["shutil"] = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=-1))
+
+
+def other_data_on_the_second_node() -> None:
+    if os.environ.get("SLURM_NODEID") == "1":
+        data.describe_split = lambda _: {"digest": "other"}

@@ -166,6 +166,7 @@ def test_a_task_that_hangs_is_ended_when_another_is_killed(tasks: Tasks) -> None
         ("hardware.num_nodes=3", None, "srun --nodes=3 --ntasks-per-node=1 python"),
         ("hardware.num_workers.train=1", faults.little_shared_memory_on_the_second_node, "on n2: /dev/shm has"),
         ("resume=nothing", None, "no such run"),
+        ("training.max_steps=1", faults.other_data_on_the_second_node, "the nodes hold different data"),
     ],
 )
 def test_what_is_wrong_is_told_once_and_ends_both(
@@ -175,7 +176,7 @@ def test_what_is_wrong_is_told_once_and_ends_both(
     for program in programs:
         assert program.exit_code() == 2, program.output()
     assert programs[0].output().count(told) == 1, programs[0].output()
-    assert not list((tmp_path / "runs").glob("*/*"))
+    assert not list((tmp_path / "runs").glob("*/*/checkpoints/*"))
 
 
 def agents(data_set: Path, tmp_path: Path, *overrides: str) -> list[subprocess.Popen[bytes]]:
