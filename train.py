@@ -10,6 +10,7 @@ from config.schema import TrainConfig
 from config.search_path import with_absolute_folders
 from modules.run.folder import with_recorded_command
 from modules.run.members import TRAINING
+from modules.run.voice import in_one_voice
 
 
 def train(config: TrainConfig, argv: list[str]) -> int:
@@ -22,6 +23,6 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 
 if __name__ == "__main__":
     with quick_exit():
-        with errors_without_traceback(one_voice=True):
+        with errors_without_traceback(speak=in_one_voice):
             sys.argv[1:] = with_recorded_command(with_absolute_folders(sys.argv[1:]))
-        hydra_command("train", train, TRAINING)()
+        hydra_command("train", train, TRAINING, in_one_voice)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from config.command_line import hydra_command
 from config.interpreter import quick_exit, quick_imports
 from config.schema import ValidationConfig
+from modules.run.voice import in_one_voice
 
 
 def validate(config: ValidationConfig, argv: list[str]) -> int:
@@ -17,4 +18,4 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 
 if __name__ == "__main__":
     with quick_exit():
-        hydra_command("val", validate)()
+        hydra_command("val", validate, speak=in_one_voice)()

@@ -37,6 +37,7 @@ from config.search_path import CONFIG_FOLDER, OPTION, RECORDED, SearchPath, with
 from config.sweeps import NO_MEMORY, Kind, Sweep, run_member
 
 Task = Callable[[Any, list[str]], int]  # typed config, command -> exit code
+Speak = Callable[[UserError], NoReturn]
 EXIT_CODE = 2
 INFO = ("--info", "-i")
 SPIN_COUNT = "2000"
@@ -82,10 +83,12 @@ def _let_openmp_wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
-def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Callable[[], None]:
+def hydra_command(
+    config_name: str, task: Task, kind: Kind = NO_MEMORY, speak: Speak | None = None
+) -> Callable[[], None]:
     """A `main()` that runs `task` on the config `train` or `val`; the user's mistakes end it with exit code 2.
 
-    `kind` says how a sweep knows runs of it again.
+    `kind` says how a sweep knows runs of it again, `speak` how several processes of a launcher tell a mistake once.
     """
     typed: list[str] = []
     launched_by = os.getpid()
@@ -100,13 +103,13 @@ def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Calla
             sys.exit(exit_code)
 
     def told(config: Config, argv: list[str]) -> int:
-        with errors_without_traceback(one_voice=True):
+        with errors_without_traceback(speak=speak):
             return task(config, argv)
 
     def main() -> None:
         open_missing_streams()
         _let_openmp_wait_briefly()
-        with errors_without_traceback(one_voice=True):
+        with errors_without_traceback(speak=speak):
             typed[:] = [sys.argv[0], *with_absolute_folders(sys.argv[1:])]
             sys.argv[1:] = _prepare(config_name, typed, kind)
         with errors_without_traceback():
@@ -116,10 +119,10 @@ def hydra_command(config_name: str, task: Task, kind: Kind = NO_MEMORY) -> Calla
 
 
 @contextlib.contextmanager
-def errors_without_traceback(*, one_voice: bool = False) -> Generator[None]:
+def errors_without_traceback(*, speak: Speak | None = None) -> Generator[None]:
     """Every program's work goes in here: a user's mistake and what the machine refuses are a line and exit code 2.
 
-    `one_voice`: the processes of a launcher tell it once.
+    `speak` tells it in place of this, and ends, where a launcher has started several processes.
     """
     stand_in_for_home()
     try:
@@ -127,9 +130,7 @@ def errors_without_traceback(*, one_voice: bool = False) -> Generator[None]:
             raise UserError("python -O and PYTHONOPTIMIZE leave out checks that Hydra and this project need")
         yield
     except UserError as error:
-        if one_voice and _has_fellows():
-            from modules.run.meeting import speak
-
+        if speak is not None and _has_fellows():
             speak(error)
         _end_with(str(error))
     except OSError as error:

@@ -32,6 +32,7 @@ PATIENCE_S = 300.0  # for processes that start late or read a slow disk
 WATCHED_S = 86_400.0  # once deaths are noticed: the first index of a large data set takes long
 TOLD_S = 30.0
 NEWS_S = 5.0  # between what a broken collective tells and the lifeline's word
+LEAVE_S = 10.0
 EXIT_CODE = 2
 
 
@@ -49,6 +50,7 @@ class Company:
         self._patience_s = PATIENCE_S
         self._lifeline = Lifeline(launch.rank, self._mourn)
         self._loss: str | None = None
+        self._has_left = False
         self._lost = threading.Event()
 
     def ask(self, mine: Any, judge: Callable[[list[Any]], Any]) -> Any:
@@ -129,7 +131,19 @@ class Company:
         atexit.register(self.farewell)
 
     def farewell(self, why: str | None = None) -> None:
+        """Leave, in agreement with the others or for a reason that ends them, too."""
+        if self._has_left:
+            return
+        self._has_left = True
         self._lifeline.farewell(why)
+        if self.launch.launcher != "srun" or why is not None:
+            return
+        with suppress(RuntimeError):  # the first process has not waited for so long
+            left = self._store.add("left", 0 if self.launch.rank == 0 else 1)
+            end = time.monotonic() + LEAVE_S
+            while self.launch.rank == 0 and left < self.launch.world_size - 1 and time.monotonic() < end:
+                time.sleep(0.02)  # the store, which goes with this process, has something to say to them
+                left = self._store.add("left", 0)
 
     def _mourn(self, rank: int, why: str | None) -> None:
         if self._lost.is_set():

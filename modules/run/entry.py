@@ -90,7 +90,7 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
         if is_first_process():
             write_description(run.path, argv, config, device, [data.index("train"), data.index("val")])
 
-    with run.kept_if_the_start_works():
+    with run.kept_if_the_start_works() if is_first_process() else contextlib.nullcontext():
         data, module = together(lambda: _prepare(config, run, checkpoint, signals.watch))
         if checkpoint is None:
             record()
