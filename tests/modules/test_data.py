@@ -204,9 +204,13 @@ def test_one_process_looks_at_the_files_and_the_others_take_its_index(
         data.setup("fit")
         return data
 
-    monkeypatch.setattr("modules.data.gather_objects", lambda value: (told.append(value), [value])[1])
+    def of_the_first(value: object) -> list[object]:
+        told.extend([value] if isinstance(value, str) else [])
+        return [value]
+
+    monkeypatch.setattr("modules.data.gather_objects", of_the_first)
     first = process(0)
-    monkeypatch.setattr("modules.data.gather_objects", lambda value: [told.pop(0)])
+    monkeypatch.setattr("modules.data.gather_objects", lambda value: [told.pop(0) if value is None else value])
     with monkeypatch.context() as others:
         others.setattr("modules.data.load_index", lambda *_: pytest.fail("it looked at the files"))
         second = process(1)
