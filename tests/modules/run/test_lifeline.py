@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,9 @@ def three(news: News) -> Iterator[list[Lifeline]]:
     place = members[0].listen("127.0.0.1", 1)
     for each in members[1:]:
         each.connect(place)
+    end = time.monotonic() + SOON_S
+    while len(members[0]._sockets) < 2 and time.monotonic() < end:  # it accepts them in a thread of its own
+        time.sleep(0.01)
     yield members
     for each in members:
         each.farewell()
