@@ -6,8 +6,8 @@ scales are folded, there is no axis of time, and complex states are two real hal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -15,16 +15,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from models.anchors import Anchors, decode_boxes, make_anchors
 from models.backbone import Downsample, Stage
 from models.cells.cell import State
 from models.cells.lstm import Lstm2d
 from models.cells.s5 import S5Block
 from models.detector import Detector
-from models.head import YoloxHead
 from models.layers.attention import WINDOW, AttentionBlock
 from models.layers.convolution import ConvBlock
 from models.layers.kernels import attend, map_linear
+from models.postprocess import decode
 
 Maps = Float[Tensor, "b h w c"]
 
@@ -45,15 +44,14 @@ class OneFrame(nn.Module):
         self.stages = nn.ModuleList(FrozenStage(stage, dtype) for stage in stages)
         self._in_stages = detector._in_stages
         self.fpn = _frozen_convolutions(detector.fpn, dtype)
-        self.head = FrozenHead(detector.head, dtype)
+        self.head = _frozen_convolutions(detector.head, dtype)
         lane = detector.backbone.lane_state(self._padded_hw)
         self._states = [[_state_shape(part) for part in stage] for stage in lane]
-        strides = detector.head.strides
-        height, width = self._padded_hw
-        anchors = make_anchors([(height // s, width // s) for s in strides], strides, torch.device("cpu"))
-        self.register_buffer("cell_xy", anchors.cell_xy)
-        self.register_buffer("stride", anchors.stride)
         self.eval().requires_grad_(False)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     @property
     def state_names(self) -> list[str]:
@@ -63,7 +61,7 @@ class OneFrame(nn.Module):
     def first_state(self, lanes: int = 1) -> tuple[Tensor, ...]:
         """The state at the start of a stream: zeros, [lanes, h, w, c] each."""
         shapes = [shape for stage in self._states for shape in stage]
-        return tuple(torch.zeros(lanes, *shape, device=self.stride.device) for shape in shapes)
+        return tuple(torch.zeros(lanes, *shape, device=self._device) for shape in shapes)
 
     def forward(
         self, frames: Num[Tensor, "b c h w"], *state: Float[Tensor, "b _ _ _"]
@@ -81,13 +79,12 @@ class OneFrame(nn.Module):
             maps, own = stage(maps, tuple(next(parts) for _ in shapes))
             features.append(maps)
             after += own
-        offsets, logits = self.head(self.fpn(tuple(features[stage - 1] for stage in self._in_stages)))
-        boxes = decode_boxes(offsets, Anchors(self.cell_xy, self.stride))
-        return torch.cat((boxes, logits.sigmoid()), dim=2), tuple(after)
+        output = self.head(self.fpn(tuple(features[stage - 1] for stage in self._in_stages)))
+        return decode(output), tuple(after)
 
     def padded_frames(self, channels: int, lanes: int = 1) -> Float[Tensor, "b c h_padded w_padded"]:
         """Memory for frames, in the layout and type that the first convolution takes: copying into it is all."""
-        frames = torch.zeros(lanes, channels, *self._padded_hw, dtype=self.dtype, device=self.stride.device)
+        frames = torch.zeros(lanes, channels, *self._padded_hw, dtype=self.dtype, device=self._device)
         return frames.contiguous(memory_format=torch.channels_last)
 
 
@@ -269,41 +266,14 @@ class FrozenConv(nn.Module):
         return self.act(F.conv2d(x.to(self.weight.dtype), self.weight, self.bias, **self.options))
 
 
-class FrozenHead(nn.Module):
-    """Offsets of boxes, then logits of objectness and classes, at all anchors."""
-
-    def __init__(self, head: YoloxHead, dtype: torch.dtype) -> None:
-        super().__init__()
-        layers = ("stems", "box_branches", "class_branches")
-        self.before = nn.ModuleList(_frozen_convolutions(getattr(head, name), dtype) for name in layers)
-        parts = zip(head.box_predictors, head.objectness_predictors, head.class_predictors, strict=True)
-        self.predictors = nn.ModuleList(nn.ModuleList(map(deepcopy, level)) for level in parts)
-
-    def forward(
-        self, features: Sequence[Float[Tensor, "b _ _ _"]]
-    ) -> tuple[Float[Tensor, "b a 4"], Float[Tensor, "b a one_and_classes"]]:
-        levels = [self._level(index, maps) for index, maps in enumerate(features)]
-        offsets, objectness, classes = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
-        return offsets, torch.cat((objectness, classes), dim=2)
-
-    def _level(self, index: int, maps: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _"]]:
-        before: Any = self.before
-        stem, box_branch, class_branch = (layers[index] for layers in before)
-        maps = stem(maps)
-        of_box, of_class = box_branch(maps).float(), class_branch(maps).float()
-        predictors: Any = self.predictors[index]
-        pairs = zip(predictors, (of_box, of_box, of_class), strict=True)
-        return [predict(each).permute(0, 2, 3, 1).flatten(1, 2) for predict, each in pairs]
-
-
 def _frozen_convolutions(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of a module with all its ConvBlocks frozen; the rest of it has no weights of its own."""
     if isinstance(module, ConvBlock):
         return FrozenConv(module, dtype)
     if next(iter(module.children()), None) is None:
         return deepcopy(module)
-    frozen = module.__class__.__new__(module.__class__)
-    frozen.__dict__ = {**module.__dict__, "_modules": {}}
+    frozen = copy(module)  # without a compiled call, which would go on to the original
+    frozen._modules = {}
     for name, child in module.named_children():
         frozen.add_module(name, _frozen_convolutions(child, dtype))
     return frozen

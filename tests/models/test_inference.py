@@ -87,3 +87,15 @@ def test_a_cell_of_a_users_own_is_refused() -> None:
     stage._modules["lstm"] = nn.Identity()
     with pytest.raises(TypeError, match="type Identity cannot be frozen"):
         OneFrame(detector, (64, 128))
+
+
+@torch.inference_mode()
+def test_a_compiled_detector_is_frozen_like_any_other() -> None:
+    """Its norms are folded; nothing reads them afterwards."""
+    detector = trained("model.fpn.compile.enable=true", "model.head.compile.enable=true")
+    network = OneFrame(detector, (64, 128))
+    for statistics in detector.buffers():
+        statistics.fill_(-1)
+    with torch.compiler.set_stance("force_eager"):
+        predictions, _ = network(torch.zeros(1, 20, 64, 128, dtype=torch.uint8), *network.first_state())
+    assert predictions.isfinite().all()
