@@ -26,7 +26,7 @@ from models.layers.kernels import (
 )
 from tests.network import golden_detector, training_boxes, training_features
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 4e-2}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2}
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -38,13 +38,17 @@ def with_gradients(function: Callable[..., Tensor], leaves: Sequence[Tensor]) ->
 
 
 def assert_equals_definition(
-    function: Callable[..., Tensor], definition: Callable[..., Tensor], *leaves: Tensor
+    function: Callable[..., Tensor],
+    definition: Callable[..., Tensor],
+    *leaves: Tensor,
+    tolerance: float | None = None,
 ) -> None:
     """The definition computes in float64 from the same numbers."""
+    tolerance = tolerance or TOLERANCE[leaves[0].dtype]
     leaves = tuple(leaf.requires_grad_() for leaf in leaves)
     exact = with_gradients(definition, [leaf.detach().double().requires_grad_() for leaf in leaves])
     for value, expected in zip(with_gradients(function, leaves), exact, strict=True):
-        assert (value - expected).norm() <= TOLERANCE[leaves[0].dtype] * expected.norm()
+        assert (value - expected).norm() <= tolerance * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,8 +57,10 @@ def assert_equals_definition(
 def test_linear_layers(shape: tuple[int, ...], way: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     maps, weight, bias = (torch.randn(*size, dtype=dtype) for size in ((*shape, 6), (10, 6), (10,)))
+    # In a bias's gradient what the cells give cancels, and their rounding does not.
+    with_bias = 3e-2 if dtype == torch.bfloat16 else None
     with using(linear=way):
-        assert_equals_definition(map_linear, lambda x, w, b: x @ w.t() + b, maps, weight, bias)
+        assert_equals_definition(map_linear, lambda x, w, b: x @ w.t() + b, maps, weight, bias, tolerance=with_bias)
         apart = maps.detach().movedim(-1, 0).contiguous().movedim(0, -1)
         assert_equals_definition(lambda x, w: map_linear(x, w, None), lambda x, w: x @ w.t(), apart, weight)
 
