@@ -51,7 +51,8 @@ _NAMES = {
     "dataset.path": "data_dir data_path data_root dataset_dir dataset_path dataset_root",
     "dataset.sequence_length": "seq_len seq_length sequence_len num_frames",
     "dataset.classes": "nc class_names",
-    "wandb.project_name": "project wandb_project exp_name experiment_name",
+    "wandb.project_name": "project wandb_project exp_name",
+    "experiment.name": "experiment_name",
     "wandb.group_name": "group wandb_group run_group",
 }
 _NO_NORM = (
@@ -75,6 +76,8 @@ _ADVICE = {
     "the best checkpoints are those of the highest val/AP; see training.early_stopping.metric": "monitor",
     "a signal ends a run, which saves first: timeout -s TERM 8h python train.py ...": "max_time max_hours time_limit",
     "training.limit_train_batches and validation.limit_val_batches take a part of each epoch": "overfit_batches",
+    "experiment.hypothesis='...' and +notes.ANYTHING='...' are kept with the run": "description target_metrics "
+    "success_criteria",
     "compile.enable is a key of model.backbone, model.fpn and model.head": "torch_compile",
 }
 _RESUME = "ckpt ckpt_path ckpt_file resume_from resume_from_checkpoint load_from resume_path"

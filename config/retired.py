@@ -6,6 +6,7 @@ from typing import Any
 
 from config.errors import Problem
 
+PLAIN = "model.backbone.use_plain_lstm"
 # Ignoring these changes nothing that anyone asked for: a warning says what stands in their place.
 REPLACED = {
     "logging.ckpt_every_n_epochs": "checkpoints follow checkpoint.every_n_steps and checkpoint.every_n_minutes",
@@ -32,7 +33,7 @@ REFUSED = {
 }
 # RVT, or a fork, has a choice here that is none in its published configs; any other value is refused.
 FIXED: dict[str, tuple[object, str]] = {
-    "model.backbone.use_plain_lstm": (
+    PLAIN: (
         True,
         "the LSTM is plain; model.backbone.stage.lstm.dws_conv=true makes it RVT's ConvLSTM",
     ),
@@ -66,6 +67,20 @@ def judge(key: str, value: Any, origin: str) -> Problem | str | None:
         path = value if old == "wandb.artifact_local_file" else "PATH"
         return Problem(key, f"is RVT's, and is not used here; {REPLACED[old].replace('PATH', str(path))}", origin)
     return f"{key} is RVT's and has no effect here: {REPLACED[old]}"
+
+
+def not_plain(raw: dict[str, Any]) -> str | None:
+    """The setting by which the network of a plain config has other cells than plain LSTMs."""
+    stage: Any = raw
+    for part in ("model", "backbone", "stage"):
+        stage = stage.get(part) if isinstance(stage, dict) else None
+    if not isinstance(stage, dict):
+        return None
+    if stage.get("cell", "lstm") != "lstm":
+        return f"model.backbone.stage.cell={stage['cell']}"
+    lstm = stage.get("lstm")
+    is_convolutional = isinstance(lstm, dict) and lstm.get("dws_conv") is True
+    return "model.backbone.stage.lstm.dws_conv=true, which is a ConvLSTM" if is_convolutional else None
 
 
 def take_out(raw: dict[str, Any]) -> dict[str, Any]:

@@ -46,12 +46,17 @@ def check_sections(
     """
     raw, missing, problems = _plain(root, cfg, only)
     warnings: list[str] = []
-    for key, value in retired.take_out(raw).items():
+    out = retired.take_out(raw)
+    for key, value in out.items():
         verdict = retired.judge(key, value, origin="")
         if isinstance(verdict, Problem):  # a config that Hydra has composed anew has none, and no origins
             problems.append(replace(verdict, origin=origins.of(key)))
         elif verdict is not None:
             warnings.append(verdict)
+    other = retired.not_plain(raw)
+    if other and (str(out.get(retired.PLAIN)).lower() == "true" or retired.PLAIN in origins.typed):
+        message = f"is true, which contradicts {other}. Leave one of them"
+        problems.append(Problem(retired.PLAIN, message, origins.of(retired.PLAIN)))
     bare = bare_sections(raw)
     if bare:
         problems.append(skeleton_problem(bare, origins.search))

@@ -28,7 +28,6 @@ SPELLINGS = {
 }
 KIND, SWITCH, TYPE = "model.loss.size_weight.kind", "model.head.size_aware_loss", "model.head.weight_type"
 DEFAULT_TYPE = "exponential"
-PLAIN, CONV = "model.backbone.use_plain_lstm", "model.backbone.stage.lstm.dws_conv"
 # A key at the top of an experiment with one of these words in it is a note
 _NOTE_WORDS = """
     experiment description hypothesis note notes comment motivation rationale goal goals target success criteria
@@ -112,8 +111,6 @@ def _is_override(entry: Any) -> bool:
 
 def _spell(content: dict[str, Any], path: str) -> None:
     """Keys of the size-aware head, and thresholds in `validation`, under our names."""
-    if _get(content, PLAIN) is True and _get(content, CONV) is True:
-        raise UserError(f"{path}.yaml: {PLAIN}=true contradicts {CONV}=true, which is a ConvLSTM. Leave one of them")
     switch, kind = _take(content, SWITCH), _take(content, TYPE)
     if switch is not None and not isinstance(switch, bool):
         raise UserError(f"{path}.yaml: {SWITCH} is {switch!r}; allowed: true or false")
@@ -131,7 +128,8 @@ def _collect_notes(content: dict[str, Any]) -> None:
     sections = {*TrainConfig.model_fields, *ValidationConfig.model_fields, "defaults", "hydra"}
     found = [name for name in content if name not in sections and NOTE_WORDS & set(str(name).lower().split("_"))]
     if found:
-        content["notes"] = {**(content.get("notes") or {}), **{name: content.pop(name) for name in found}}
+        told, notes = {name: content.pop(name) for name in found}, content.get("notes") or {}
+        content["notes"] = {**notes, **told} if isinstance(notes, dict) else notes  # the schema refuses that
 
 
 def _get(content: dict[str, Any], key: str) -> Any:

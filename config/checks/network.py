@@ -7,7 +7,7 @@ from typing import Any
 
 from config.composition import MISSING
 from config.errors import Problem
-from config.schema import ClassWeightConfig, Config, LossConfig, ModelConfig, SizeWeightConfig
+from config.schema import ClassWeightConfig, Config, FocalConfig, LossConfig, ModelConfig, SizeWeightConfig
 from config.search_path import SearchPath
 
 PATCH_SIZES = (4, 3, 2)
@@ -97,6 +97,14 @@ def _check_loss(loss: LossConfig) -> Iterator[Problem]:
     if loss.class_weight.kind is None and loss.class_weight != ClassWeightConfig():
         message = "is null, but other keys of model.loss.class_weight are set: inverse_frequency or effective_number"
         yield Problem("model.loss.class_weight.kind", message)
+    if loss.class_weight.kind == "inverse_frequency" and loss.class_weight.beta != ClassWeightConfig().beta:
+        yield Problem("model.loss.class_weight.beta", "is of kind=effective_number; inverse_frequency does not read it")
+    focal = loss.focal
+    if not focal.gamma and focal.alpha is None and focal != FocalConfig():
+        message = "names parts, but gamma is 0 and alpha null: there are no focal terms"
+        yield Problem("model.loss.focal.parts", message)
+    if not any(loss.weights.model_dump().values()):
+        yield Problem("model.loss.weights", "are all 0: nothing would be learned")
 
 
 def check_network_input(config: Config) -> Iterator[Problem]:

@@ -41,6 +41,11 @@ def check_lanes(config: Config) -> Iterator[Problem]:
             "dataset.train.repeat_threshold",
             "repeats streams, and dataset.train.sampling=random reads none; see dataset.train.random.weighted_sampling",
         )
+    if config.dataset.train.sampling == "stream" and config.dataset.train.random.weighted_sampling:
+        yield Problem(
+            "dataset.train.random.weighted_sampling",
+            "is of random chunks, and dataset.train.sampling=stream reads none; see dataset.train.repeat_threshold",
+        )
 
 
 def check_smallest_map(config: Config) -> Iterator[Problem]:

@@ -39,6 +39,8 @@ def test_every_name_leads_to_a_key_and_is_none_itself() -> None:
         ("auto_lr_find", "--multirun training.learning_rate=1e-4,2e-4"),
         ("training.gradient_clip_algorithm", "by value, as in RVT"),
         ("trainer.fast_dev_run", "check=true"),
+        ("experiment_name", "did you mean experiment.name?"),
+        ("description", "+notes.ANYTHING='...'"),
         ("trainer", "Lightning's Trainer"),
         ("dataset.seq_len", "did you mean dataset.sequence_length?"),
         ("traning.max_step", "did you mean training.max_steps?"),

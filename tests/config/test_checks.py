@@ -85,6 +85,11 @@ def said_about(overrides: list[str], *, on_this_machine: bool = False) -> dict[s
             "dataset.train.repeat_threshold",
             "random.weighted_sampling",
         ),
+        (
+            ["dataset.train.sampling=stream", "dataset.train.random.weighted_sampling=true"],
+            "dataset.train.random.weighted_sampling",
+            "train.repeat_threshold",
+        ),
         (["training.lr_scheduler.total_steps=10"], "training.lr_scheduler.total_steps", "would end before"),
         (["resume=latest", "weights=a.ckpt"], "weights", "contradicts resume"),
         (["weights_classes=new"], "weights_classes", "no file is given"),

@@ -179,6 +179,7 @@ def test_a_loss_that_is_switched_off_is_off(folder: Path) -> None:
             "model: {head: {size_aware_loss: true}, loss: {size_weight: {kind: step}}}",
             ["model.loss.size_weight.kind=exponential, which is step there"],
         ),
+        ("notes: all\ndescription: x", ['notes\n      is "all"; allowed: a mapping']),
         ("trainning: {max_steps: 1}", ["trainning", "did you mean training"]),
         ("model: {}\n+model: {}", ["the section model twice"]),
     ],
@@ -186,6 +187,15 @@ def test_a_loss_that_is_switched_off_is_off(folder: Path) -> None:
 def test_what_contradicts_or_was_never_meant_is_refused_in_words(folder: Path, text: str, said: list[str]) -> None:
     refused = refusal(folder, PLAIN + text)
     assert all(words in refused for words in said), refused
+
+
+@pytest.mark.parametrize(
+    "typed", ["model.backbone.stage.lstm.dws_conv=true", "model=maxvit_yolox/s5", "+model.backbone.use_plain_lstm=true"]
+)
+def test_a_plain_lstm_is_one_whatever_file_or_line_says_otherwise(folder: Path, typed: str) -> None:
+    setting = "stage: {lstm: {dws_conv: true}}" if "plain" in typed else "use_plain_lstm: true"
+    refused = refusal(folder, f"{PLAIN}model: {{backbone: {{{setting}}}}}", typed)
+    assert "model.backbone.use_plain_lstm\n      is true, which contradicts model.backbone.stage." in refused
 
 
 def test_two_networks_in_one_experiment_are_refused(folder: Path) -> None:
