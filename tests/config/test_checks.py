@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import ConfigError
-from config.loading import load
+from config.loading import load, load_train_config
 
 ETRAM = ("model=maxvit_yolox/plain_lstm", "dataset=gen4", "dataset.path=DATA")
 
@@ -101,6 +101,52 @@ def test_contradictions(overrides: list[str], key: str, message: str) -> None:
     said = said_about([*ETRAM, *overrides])
     assert list(said) == [key]
     assert message in said[key]
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "said"),
+    [
+        (["dataset.frame_hw=[540,900]"], "dataset.frame_hw", "[540, 960] does not"),
+        (["dataset.frame_hw=[1080,1920]"], "dataset.frame_hw", "more than the sensor's [720, 1280]"),
+        (
+            ["dataset.frame_hw=[540,960]", "model.backbone.stage.attention.partition_size=[6,10]"],
+            "model.backbone.stage.attention.partition_size",
+            "partition_split_32=3 makes it [6, 10]",
+        ),
+        (["model.backbone.stem.patch_size=5"], "model.backbone.stem.patch_size", "3 or 2"),
+    ],
+)
+def test_sizes_that_do_not_fit_each_other_are_refused(typed: list[str], key: str, said: str) -> None:
+    assert said in said_about([*ETRAM, *typed])[key]
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "said"),
+    [
+        (["size_weight.weight=3"], "size_weight.kind", "exponential, step or linear"),
+        (["size_weight.kind=exponental"], "size_weight.kind", "did you mean exponential?"),
+        (["size_weight.kind=step", "size_weight.medium_area=64"], "size_weight.medium_area", "small_area=1024"),
+        (["size_weight.kind=step", "size_weight.weight=0.5"], "size_weight.weight", "greater than or equal to 1"),
+        (["class_weight.beta=0.9"], "class_weight.kind", "effective_number"),
+        (["class_weight.kind=inverse_frequency", "class_weight.beta=0.9"], "class_weight.beta", "effective_number"),
+        (["weights={iou: 0, objectness: 0, classification: 0}"], "weights", "nothing would be learned"),
+        (["focal.parts=[class]"], "focal.parts", "gamma is 0"),
+        (["focal.gamma=0.5"], "focal.gamma", "at least 1"),
+        (["name=my:Loss", "size_weight.kind=step"], "size_weight", "my:Loss has model.loss.options"),
+    ],
+)
+def test_a_setting_of_the_loss_that_would_do_nothing_or_harm_is_refused(typed: list[str], key: str, said: str) -> None:
+    assert said in said_about([*ETRAM, *(f"model.loss.{text}" for text in typed)])[f"model.loss.{key}"]
+
+
+def test_a_loss_by_import_path_has_options_and_the_projects_has_weights() -> None:
+    assert load_train_config([*ETRAM, "model.loss.name=my:Loss", "+model.loss.options.a=1"]).model.loss.options == {
+        "a": 1
+    }
+    assert "did you mean yolox?" in said_about([*ETRAM, "model.loss.name=yolo"])["model.loss.name"]
+    assert "model.loss.weights" in said_about([*ETRAM, "+model.loss.options.a=1"])["model.loss.options"]
+    said = said_about([*ETRAM, "model.loss.name=my:Loss", "model.loss.weights.iou=3"])
+    assert "my:Loss has model.loss.options" in said["model.loss.weights"]
 
 
 def test_an_invalid_value_does_not_hide_a_contradiction_in_its_section() -> None:
