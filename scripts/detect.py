@@ -209,7 +209,7 @@ def main() -> None:
         arguments = parse(sys.argv[1:])
         if not arguments.source.exists():
             raise UserError(f"{arguments.source} not found")
-        check_outs(arguments.outs, arguments.flags["overwrite"])
+        check_outs(arguments.outs, arguments.source, arguments.flags["overwrite"])
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _hand_on)
         # an odd file may end the process that reads it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from data.recordings.growth import Growth
 from data.recordings.live import LiveRecording
 from data.recordings.recording import Recording
 from modules.deployment.network import Network, warm_up
-from modules.deployment.outs import Boxes, Writer, open_writers
+from modules.deployment.outs import Boxes, Writer, end_writers, open_writers
 from modules.deployment.timing import Durations, Latency
 from modules.deployment.windows import FrameCounter, Late, Window, windows
 
@@ -89,14 +90,10 @@ def detect(job: Job, stop: Stop) -> Tally:
         _work(job, stop, writers, tally)
         _check_faults(job.recording)
     except BaseException:
-        for writer in writers:
-            if job.is_live:
-                writer.finish()
-            else:
-                writer.drop()
+        with suppress(UserError):  # the first fault is the one to be told
+            end_writers(writers, whole=job.is_live)
         raise
-    for writer in writers:
-        writer.finish()
+    end_writers(writers, whole=True)
     return tally
 
 

@@ -7,8 +7,11 @@ in place, line by line, so that others can read along.
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -23,7 +26,7 @@ from data.boxes import BOX_DTYPE, score, xywh_from_xyxy
 from modules.deployment.description import Description
 from modules.deployment.network import Found
 
-MOST_FILM_FPS = 60
+MOST_FPS = {".mp4": 60, ".gif": 50}  # viewers slow a GIF with more down to 10
 
 
 @dataclass(frozen=True)
@@ -57,46 +60,47 @@ class Writer(Protocol):
         ...
 
 
-class Out:
-    """One file on its way. Raises UserError where the disk refuses."""
+class _File:
+    """What the writers of one plain file have in common. Raises UserError where the disk refuses."""
 
     def __init__(self, path: Path, in_place: bool = False) -> None:
         self.path = path
         self._now = path if in_place else path.with_name(f".partial_{path.name}")
-        try:
+        with self._refusals():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file: BinaryIO = self._now.open("w+b", buffering=2**16)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}") from error
+            self._file: BinaryIO = self._now.open("w+b", buffering=2**16)
 
     def write(self, content: bytes) -> None:
-        try:
-            self.file.write(content)
+        with self._refusals():
+            self._file.write(content)
             if self._now == self.path:
-                self.file.flush()
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
+                self._file.flush()
 
-    def close(self) -> None:
-        try:
-            self.file.close()
+    def finish(self) -> None:
+        with self._refusals():
+            self._file.close()
             self._now.replace(self.path)
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def drop(self) -> None:
+        with suppress(OSError):  # of what it still held back
+            self._file.close()
+        if self._now != self.path:
+            self._now.unlink(missing_ok=True)
+
+    @contextmanager
+    def _refusals(self) -> Generator[None]:
         try:
-            self.file.close()
-        finally:
-            if self._now != self.path:
-                self._now.unlink(missing_ok=True)
+            yield
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
-class JsonLines:
+class JsonLines(_File):
     """A line for each window, also for one without boxes."""
 
     def __init__(self, path: Path, description: Description, rate_hz: float, live: bool) -> None:
-        self._out, self._classes = Out(path, in_place=live), description.classes
+        super().__init__(path, in_place=live)
+        self._classes = description.classes
 
     def add(self, boxes: Boxes) -> None:
         line: dict[str, Any] = {"t_us": boxes.t_us}
@@ -106,45 +110,36 @@ class JsonLines:
             {"x": x, "y": y, "w": w, "h": h, "class_id": i, "class": self._classes[i], "score": p}
             for (x, y, w, h), i, p in _rows(boxes)
         ]
-        self._out.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-
-    def finish(self) -> None:
-        self._out.close()
-
-    def drop(self) -> None:
-        self._out.drop()
+        self.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-class Csv:
+class Csv(_File):
     """A line for each box."""
 
     def __init__(self, path: Path, description: Description, rate_hz: float, live: bool) -> None:
-        self._out = Out(path, in_place=live)
+        super().__init__(path, in_place=live)
         self._names = [_csv_text(name) for name in description.classes]
-        self._out.write(b"t_us,x,y,w,h,class_id,class,score\n")
+        self.write(b"t_us,x,y,w,h,class_id,class,score\n")
 
     def add(self, boxes: Boxes) -> None:
         rows = (f"{boxes.t_us},{x},{y},{w},{h},{i},{self._names[i]},{p}\n" for (x, y, w, h), i, p in _rows(boxes))
-        self._out.write("".join(rows).encode())
-
-    def finish(self) -> None:
-        self._out.close()
-
-    def drop(self) -> None:
-        self._out.drop()
+        self.write("".join(rows).encode())
 
 
-class Npy:
+class Npy(_File):
     """Prophesee's structured array; `class_confidence` is the score, `track_id` 0."""
 
     def __init__(self, path: Path, description: Description, rate_hz: float, live: bool) -> None:
-        self._out, self._count = Out(path), 0
+        super().__init__(path)
+        self._count = 0
         self._write_header()
 
     def _write_header(self) -> None:
         # numpy leaves room in it for the number to grow
         header = {"descr": npy_format.dtype_to_descr(BOX_DTYPE), "fortran_order": False, "shape": (self._count,)}
-        npy_format.write_array_header_1_0(self._out.file, header)
+        with self._refusals():
+            self._file.seek(0)
+            npy_format.write_array_header_1_0(self._file, header)
 
     def add(self, boxes: Boxes) -> None:
         rows = np.zeros(len(boxes.scores), BOX_DTYPE)
@@ -152,61 +147,60 @@ class Npy:
         for column, name in enumerate("xywh"):
             rows[name] = boxes.xywh[:, column]
         self._count += len(rows)
-        self._out.write(rows.tobytes())
+        self.write(rows.tobytes())
 
     def finish(self) -> None:
-        self._out.file.seek(0)
         self._write_header()
-        self._out.close()
-
-    def drop(self) -> None:
-        self._out.drop()
+        super().finish()
 
 
-class CocoJson:
+class CocoJson(_File):
     """COCO's images, categories and annotations; each window is an image, each annotation has a score."""
 
     def __init__(self, path: Path, description: Description, rate_hz: float, live: bool) -> None:
-        self._out, self._description = Out(path), description
+        super().__init__(path)
+        self._description = description
         self._images = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish or drop)
         self._num_images = self._num_boxes = 0
         categories = [{"id": i, "name": name} for i, name in enumerate(description.classes)]
-        self._out.write(b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
+        self.write(b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": [')
 
     def add(self, boxes: Boxes) -> None:
         height, width = self._description.sensor_hw
         self._num_images += 1
         image = {"id": self._num_images, "t_us": boxes.t_us, "width": width, "height": height}
-        self._images.write((b"\n" if self._num_images == 1 else b",\n") + json.dumps(image).encode())
+        with self._refusals():
+            self._images.write((b"\n" if self._num_images == 1 else b",\n") + json.dumps(image).encode())
         for bbox, class_id, p in _rows(boxes):
             self._num_boxes += 1
             annotation = {
                 "id": self._num_boxes, "image_id": self._num_images, "category_id": class_id,
                 "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0, "score": p,
             }  # fmt: skip
-            self._out.write((b"\n" if self._num_boxes == 1 else b",\n") + json.dumps(annotation).encode())
+            self.write((b"\n" if self._num_boxes == 1 else b",\n") + json.dumps(annotation).encode())
 
     def finish(self) -> None:
-        self._out.write(b'],\n"images": [')
-        self._images.seek(0)
-        while part := self._images.read(2**20):
-            self._out.write(part)
-        self._out.write(b"]}\n")
+        self.write(b'],\n"images": [')
+        with self._refusals():
+            self._images.seek(0)
+            shutil.copyfileobj(self._images, self._file)
         self._images.close()
-        self._out.close()
+        self.write(b"]}\n")
+        super().finish()
 
     def drop(self) -> None:
-        self._images.close()
-        self._out.drop()
+        with suppress(OSError):
+            self._images.close()
+        super().drop()
 
 
 class Film:
-    """Events with the boxes over them in real time, with at most 60 pictures a second."""
+    """Events with the boxes over them in real time, with at most `MOST_FPS` pictures a second."""
 
     def __init__(self, path: Path, description: Description, rate_hz: float, live: bool) -> None:
         from modules.pictures.film_file import FilmFile  # imports matplotlib's fonts, ffmpeg: only for films
 
-        self._every = -(-int(rate_hz) // MOST_FILM_FPS)
+        self._every = math.ceil(rate_hz / MOST_FPS[path.suffix.lower()])
         self._film = FilmFile(path, fps=rate_hz / self._every)
         self._description, self._windows = description, 0
 
@@ -236,18 +230,21 @@ WRITERS: dict[str, Callable[[Path, Description, float, bool], Writer]] = {
 }  # fmt: skip
 
 
-def check_outs(paths: Sequence[Path], overwrite: bool) -> None:
-    """Raises UserError for a suffix that names no kind of file, one file twice, or one that exists."""
-    for path in paths:
+def check_outs(paths: Sequence[Path], source: Path, overwrite: bool) -> None:
+    """Raises UserError for a suffix that names no kind of file, one file twice, or one that exists; and for the source,
+    whatever `overwrite` says.
+    """
+    for number, path in enumerate(paths):
         if path.suffix.lower() not in WRITERS:
             raise UserError(f"out={path}: boxes are written to {', '.join(WRITERS)}, told apart by the suffix")
         if path.is_dir():
             raise UserError(f"out={path} is a folder: give a file")
+        if path.exists() and path.samefile(source):
+            raise UserError(f"out={path} is the recording itself: give another name")
         if path.exists() and not overwrite:
             raise UserError(f"out={path} exists already: give another name, or overwrite=true")
-    twice = next((path for path in paths if sum(path.absolute() == other.absolute() for other in paths) > 1), None)
-    if twice is not None:
-        raise UserError(f"out={twice} is named twice")
+        if any(path.resolve() == other.resolve() for other in paths[:number]):
+            raise UserError(f"out={path} is named twice")
 
 
 def open_writers(paths: Sequence[Path], description: Description, rate_hz: float, live: bool) -> list[Writer]:
@@ -257,10 +254,22 @@ def open_writers(paths: Sequence[Path], description: Description, rate_hz: float
         for path in paths:
             writers.append(WRITERS[path.suffix.lower()](path, description, rate_hz, live))
     except BaseException:
-        for writer in writers:
-            writer.drop()
+        end_writers(writers, whole=False)
         raise
     return writers
+
+
+def end_writers(writers: Sequence[Writer], whole: bool) -> None:
+    """Finish all, or drop them; raises the first UserError when each has had its turn, and left no piece."""
+    refused: UserError | None = None
+    for writer in writers:
+        try:
+            (writer.finish if whole else writer.drop)()
+        except UserError as error:
+            refused = refused or error
+            writer.drop()
+    if refused is not None:
+        raise refused
 
 
 def _rows(boxes: Boxes) -> list[tuple[list[float], int, float]]:

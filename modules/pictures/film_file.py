@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,21 +24,18 @@ class FilmFile:
     """It appears complete, or not at all. Raises UserError where the disk refuses."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        self.path, self._count = path, 0
+        self.path, self._fps, self._count = path, fps, 0
         self._partial = path.with_name(f".partial_{path.name}")
         self._is_gif = path.suffix.lower() == ".gif"
-        self._buffer = (
-            io.BytesIO()
-        )  # imageio keeps all of a GIF until the end anyway, and writes it again when destroyed
+        self._gif: list[Image.Image] = []  # its colours are chosen at the end
+        self._mp4: Any = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._partial.touch()
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error}") from error
-        if self._is_gif:
-            self._writer: Any = imageio.get_writer(self._buffer, format="GIF", mode="I", duration=1000 / fps, loop=0)
-        else:
-            self._writer = imageio.get_writer(self._partial, fps=fps, codec="libx264", quality=8, macro_block_size=2)
+        if not self._is_gif:
+            self._mp4 = imageio.get_writer(self._partial, fps=fps, codec="libx264", quality=8, macro_block_size=2)
 
     @property
     def width_px(self) -> int:
@@ -64,20 +60,24 @@ class FilmFile:
         return both
 
     def append(self, picture: Image.Image) -> None:
+        self._count += 1
+        if self._is_gif:
+            self._gif.append(picture)
+            return
         try:
-            self._writer.append_data(even_size(np.asarray(picture)))
+            self._mp4.append_data(even_size(np.asarray(picture)))
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error}") from error
-        self._count += 1
 
     def close(self) -> int:
         """Make the file whole; returns the number of pictures. Without any there is no file."""
         try:
-            self._writer.close()
+            if not self._is_gif:
+                self._mp4.close()
             if self._count == 0:
                 return 0
             if self._is_gif:
-                self._partial.write_bytes(self._buffer.getvalue())
+                self._save_gif()
             else:
                 self._check_length()
             self._partial.replace(self.path)
@@ -87,10 +87,18 @@ class FilmFile:
             self._remove()
         return self._count
 
+    def _save_gif(self) -> None:
+        """A GIF counts in 10 ms: rounded one by one, 40 pictures a second would become 50."""
+        ends_ms = [round(100 * number / self._fps) * 10 for number in range(self._count + 1)]
+        durations = np.diff(ends_ms).tolist()
+        first, *others = self._gif
+        first.save(self._partial, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+
     def drop(self) -> None:
         """Leave nothing behind."""
-        with contextlib.suppress(OSError, RuntimeError):
-            self._writer.close()
+        if self._mp4 is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._mp4.close()
         self._remove()
 
     def _check_length(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from data.recordings.preprocessing import RecordingFiles, preprocess_recording
 from data.sequence import Sequence
 from modules.deployment.checkpoint import config_of_checkpoint, load_detector
 from modules.deployment.description import Description
-from modules.deployment.outs import Boxes, Film, check_outs
+from modules.deployment.outs import Boxes, Film, check_outs, end_writers, open_writers
 from modules.deployment.windows import FrameCounter, Late, open_recording, windows
 from scripts.detect import parse, run
 from scripts.programs import Program
@@ -130,17 +132,41 @@ def test_every_file_holds_the_same_boxes(recording: Path, checkpoint: Path, tmp_
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_film_keeps_real_time_also_where_windows_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
-    """At 100 Hz every second window is shown; window 4 comes after two that were left out."""
+@pytest.mark.parametrize(("rate_hz", "shown_ms"), [(100, 60), (40, 150), (0.5, 12_000)])
+def test_a_film_keeps_real_time_also_where_windows_are_left_out(
+    checkpoint: Path, tmp_path: Path, rate_hz: float, shown_ms: int
+) -> None:
+    """At 100 Hz every second window is shown; window 4 comes after two that were left out. A GIF counts in 10 ms."""
     description = description_of(checkpoint)
-    film = Film(tmp_path / "a.gif", description, rate_hz=100, live=False)
+    film = Film(tmp_path / "a.gif", description, rate_hz, live=False)
     frame = np.zeros((20, *SENSOR_HW), np.uint8)
     found = np.array([[10, 10, 40, 30, 0.9, 0.9, 2]], np.float32)
     for number, skipped in ((0, 0), (1, 0), (4, 2), (5, 0)):
         film.add(Boxes.of(found, 10_000 * number, skipped, frame, description))
     film.finish()
     with Image.open(tmp_path / "a.gif") as picture:
-        assert sum(each.info["duration"] for each in ImageSequence.Iterator(picture)) == 60
+        assert sum(each.info["duration"] for each in ImageSequence.Iterator(picture)) == shown_ms
+
+
+def test_a_full_disk_leaves_no_piece_and_stops_no_other_file(checkpoint: Path, tmp_path: Path) -> None:
+    """Files may grow to 2 kB; the .csv stays below."""
+    description = description_of(checkpoint)
+    found = np.tile(np.array([10, 10, 40, 30, 0.9, 0.9, 2], np.float32), (40, 1))
+    boxes = Boxes.of(found, 50_000, 0, np.zeros((20, *SENSOR_HW), np.uint8), description)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        for whole, left in ((True, ["a.csv"]), (False, [])):
+            outs = [tmp_path / str(whole) / f"a.{suffix}" for suffix in ("npy", "json", "jsonl", "csv")]
+            writers = open_writers(outs, description, 20, live=False)
+            for writer in writers[:3]:
+                for _ in range(5):
+                    writer.add(boxes)
+            with pytest.raises(UserError, match=r"a\.npy cannot be written") if whole else nullcontext():
+                end_writers(writers, whole)
+            assert [path.name for path in (tmp_path / str(whole)).iterdir()] == left
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("kind", ["dat", "raw"])
@@ -264,16 +290,21 @@ def test_mistakes_of_the_command(arguments: list[str], words: str) -> None:
         parse(arguments)
 
 
-def test_files_of_boxes_are_not_replaced_unasked(recording: Path, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("mine")
-    for outs, words in (
-        ([tmp_path / "a.csv"], "exists already.*overwrite=true"),
-        ([tmp_path / "a.avi"], r"\.jsonl, \.npy"),
-        ([tmp_path / "b.csv", tmp_path / "b.csv"], "named twice"),
+def test_files_of_boxes_are_not_replaced_unasked_and_never_the_recording(tmp_path: Path) -> None:
+    source, there = tmp_path / "events.csv", tmp_path / "a.csv"
+    source.write_text("0 1 2 1")
+    there.write_text("mine")
+    (tmp_path / "link.csv").symlink_to(source)
+    for outs, overwrite, words in (
+        ([there], False, "exists already.*overwrite=true"),
+        ([tmp_path / "a.avi"], False, r"\.jsonl, \.npy"),
+        ([tmp_path / "b.csv", tmp_path / "c" / ".." / "b.csv"], False, "named twice"),
+        ([source], True, "is the recording itself"),
+        ([tmp_path / "link.csv"], True, "is the recording itself"),
     ):
         with pytest.raises(UserError, match=words):
-            check_outs(outs, overwrite=False)
-    check_outs([tmp_path / "a.csv"], overwrite=True)
+            check_outs(outs, source, overwrite)
+    check_outs([there], source, overwrite=True)
 
 
 def test_follow_needs_a_file_that_can_be_read_before_it_is_whole(
