@@ -30,8 +30,9 @@ class Lifeline:
         self._rank, self._mourn = rank, mourn
         self._sockets: dict[int, socket.socket] = {}  # of the others' ranks; of 0 only, unless this is 0
         self._gone: set[int] = set()  # that have said farewell
+        self._losses: list[dict[str, Any]] = []  # for those that are accepted later
         self._lock = threading.Lock()
-        self._said_farewell = False
+        self._farewell: dict[str, Any] | None = None
         os.register_at_fork(after_in_child=self._let_go)  # a loader's worker that outlives this one would hold it open
 
     def _let_go(self) -> None:
@@ -67,8 +68,7 @@ class Lifeline:
         for message in messages:
             if message.get("token") == token:
                 lines.rank = message["rank"]
-                self._sockets[message["rank"]] = connection
-                _send(connection, {"token": token})
+                self._accept(message["rank"], connection, token)
             elif lines.rank is not None and "farewell" in message:
                 self._gone.add(lines.rank)
                 if message["farewell"] is not None:
@@ -81,10 +81,18 @@ class Lifeline:
                 if lines.rank not in self._gone:
                     self._lost(lines.rank, None)
 
+    def _accept(self, rank: int, connection: socket.socket, token: str) -> None:
+        """Who connects late hears what the others have heard: one of them may have died already."""
+        with self._lock:  # a farewell comes before, and is told here, or after
+            self._sockets[rank] = connection
+            for message in ({"token": token}, *self._losses, *filter(None, [self._farewell])):
+                _send(connection, message)
+
     def _lost(self, rank: int, why: str | None) -> None:
+        self._losses.append({"lost": rank, "why": why})
         for other, connection in list(self._sockets.items()):
             if other != rank:
-                _send(connection, {"lost": rank, "why": why})
+                _send(connection, self._losses[-1])
         threading.Thread(target=self._mourn, args=(rank, why), daemon=True).start()
 
     # --- the others --------------------------------------------------------------------------------------------------
@@ -97,7 +105,10 @@ class Lifeline:
                 connection = socket.create_connection((address, place["port"]), timeout=CONNECT_S)
                 _keep_alive(connection)
                 _send(connection, {"token": place["token"], "rank": self._rank})
-                messages, _ = _Lines().receive(connection)
+                lines = _Lines()
+                messages, is_open = lines.receive(connection)
+                while is_open and not messages:  # half a line so far, or not ours
+                    messages, is_open = lines.receive(connection)
                 if [message.get("token") for message in messages[:1]] != [place["token"]]:
                     connection.close()  # somebody else's port: this machine's own name led here
                     continue
@@ -106,14 +117,14 @@ class Lifeline:
                 continue
             connection.settimeout(None)
             self._sockets[0] = connection
-            threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._listen, args=(connection, lines, messages[1:]), daemon=True).start()
             return
         raise error
 
-    def _listen(self, connection: socket.socket) -> None:
-        lines, is_open = _Lines(), True
-        while is_open:
-            messages, is_open = lines.receive(connection)
+    def _listen(self, connection: socket.socket, lines: _Lines, messages: list[dict[str, Any]]) -> None:
+        """`messages` have come already, with the answer."""
+        is_open = True
+        while messages or is_open:
             for message in messages:
                 if "lost" in message:
                     self._mourn(message["lost"], message["why"])
@@ -121,7 +132,8 @@ class Lifeline:
                     self._gone.add(0)
                 elif "farewell" in message:
                     self._mourn(0, message["farewell"])
-        if 0 not in self._gone and not self._said_farewell:
+            messages, is_open = lines.receive(connection) if is_open else ([], False)
+        if 0 not in self._gone and self._farewell is None:
             self._mourn(0, None)
 
     # --- all ---------------------------------------------------------------------------------------------------------
@@ -129,11 +141,12 @@ class Lifeline:
     def farewell(self, why: str | None = None) -> None:
         """Tell the others that this process ends: in agreement with them, or for a reason that ends them, too."""
         with self._lock:
-            if self._said_farewell:
+            if self._farewell is not None:
                 return
-            self._said_farewell = True
-        for connection in list(self._sockets.values()):
-            _send(connection, {"farewell": why})
+            self._farewell = {"farewell": why}
+            connections = list(self._sockets.values())
+        for connection in connections:
+            _send(connection, self._farewell)
 
 
 class _Lines:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -31,9 +30,6 @@ def three(news: News) -> Iterator[list[Lifeline]]:
     place = members[0].listen("127.0.0.1", 1)
     for each in members[1:]:
         each.connect(place)
-    end = time.monotonic() + SOON_S
-    while len(members[0]._sockets) < 2 and time.monotonic() < end:  # it accepts them in a thread of its own
-        time.sleep(0.01)
     yield members
     for each in members:
         each.farewell()
@@ -64,6 +60,27 @@ def test_a_reason_is_passed_on_and_a_farewell_in_agreement_is_no_loss(three: lis
     three[2].farewell("its loader failed")
     heard = {news.get(timeout=SOON_S) for _ in range(2)}
     assert heard == {(0, 2, "its loader failed"), (1, 2, "its loader failed")}
+
+
+def test_who_connects_late_hears_of_those_that_died_before(news: News) -> None:
+    first, dead, late = (member(rank, news) for rank in range(3))
+    place = first.listen("127.0.0.1", 1)
+    dead.connect(place)
+    die(dead)
+    while news.get(timeout=SOON_S)[:2] != (0, 1):
+        pass
+    late.connect(place)
+    while (heard := news.get(timeout=SOON_S))[0] != 2:
+        pass
+    assert heard == (2, 1, None)
+
+
+def test_who_connects_late_hears_why_the_first_one_ends(news: News) -> None:
+    first, late = member(0, news), member(1, news)
+    place = first.listen("127.0.0.1", 1)
+    first.farewell("its disk is full")
+    late.connect(place)
+    assert news.get(timeout=SOON_S) == (1, 0, "its disk is full")
 
 
 def test_a_stranger_at_the_port_is_not_believed(news: News) -> None:
