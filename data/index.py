@@ -29,7 +29,7 @@ from data.labels import read_frame_times, read_labels
 from data.layout import PREPROCESS_AGAIN, RESTORE_LINK, SequenceLayout, is_dangling, may_be_sequence
 
 _THREADS = 16  # stat and open wait for the file system, not for the processor
-_VERSION = 4
+_VERSION = 5
 _BLOCK = 2**16  # chunks
 _DIGEST = "digest"
 
@@ -47,6 +47,7 @@ class SplitIndex:
     class_counts: UInt16[ndarray, "k c"]  # boxes per class, as loaded
     unknown_ids: Int64[ndarray, " s"]  # boxes per sequence whose class id is not in the data set's list
     left_out: Int64[ndarray, "s 2"]  # boxes per sequence that are not finite; that are flat or outside the frame
+    largest_id: Int64[ndarray, " s"]  # of the class ids in a sequence's label file
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,6 +85,7 @@ class SplitIndex:
             self.class_counts[labels],
             self.unknown_ids[chosen],
             self.left_out[chosen],
+            self.largest_id[chosen],
         )
 
     def training_streams(self, length: int) -> Int64[ndarray, "r 3"]:
@@ -174,7 +176,8 @@ def written_index(dataset: DatasetConfig, split: str, digest: str) -> SplitIndex
     return next((index for index in found if index.digest == digest), None)
 
 
-_Entry = tuple[int, ndarray, ndarray, int, tuple[int, int]]  # frames, label frames, class counts, unknown ids, left out
+# frames, label frames, class counts, unknown ids, left out, largest id
+_Entry = tuple[int, ndarray, ndarray, int, tuple[int, int], int]
 
 
 def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
@@ -185,11 +188,11 @@ def _entry(path: Path, dataset: DatasetConfig) -> _Entry:
     cell = labels.box_image[known] * dataset.num_classes + class_id[known]
     counts = np.bincount(cell, minlength=len(labels.frames) * dataset.num_classes)
     class_counts = counts.reshape(-1, dataset.num_classes).astype(np.uint16)
-    return num_frames, labels.frames, class_counts, int((~known).sum()), labels.left_out
+    return num_frames, labels.frames, class_counts, int((~known).sum()), labels.left_out, labels.largest_id
 
 
 def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: list[_Entry]) -> SplitIndex:
-    num_frames, label_frames, class_counts, unknown_ids, left_out = zip(*entries, strict=True)
+    num_frames, label_frames, class_counts, unknown_ids, left_out, largest_id = zip(*entries, strict=True)
     return SplitIndex(
         split=folder,
         names=np.array(names),
@@ -200,6 +203,7 @@ def _assemble(folder: Path, names: list[str], fingerprint: ndarray, entries: lis
         class_counts=np.concatenate(class_counts),
         unknown_ids=np.array(unknown_ids, dtype=np.int64),
         left_out=np.array(left_out, dtype=np.int64),
+        largest_id=np.array(largest_id, dtype=np.int64),
     )
 
 
@@ -215,6 +219,7 @@ def _known(index: SplitIndex | None) -> dict[tuple[str, bytes], _Entry]:
             index.class_counts[parts[i]],
             int(index.unknown_ids[i]),
             tuple(index.left_out[i].tolist()),
+            int(index.largest_id[i]),
         )
         for i, name in enumerate(index.names)
     }

@@ -26,6 +26,7 @@ class Labels:
     boxes: Float32[ndarray, "n 5"]  # class, x, y, w, h in pixels of the loaded frame; x, y is the top-left corner
     box_image: Int64[ndarray, " n"]  # position in `frames`, ascending
     left_out: tuple[int, int] = (0, 0)  # boxes of the file that are not finite; that are flat or outside the frame
+    largest_id: int = 0  # of the file, before the class map
 
     @staticmethod
     def none() -> Labels:
@@ -73,7 +74,7 @@ def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
     is_finite = np.isfinite(raw["x"] + raw["y"] + raw["w"] + raw["h"])
     keep = is_finite & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
     left_out = int((~is_finite).sum()), int((is_finite & ~keep).sum())
-    return Labels(frames, boxes[keep], box_image[keep], left_out)
+    return Labels(frames, boxes[keep], box_image[keep], left_out, int(raw["class_id"].max(initial=0)))
 
 
 def require_boxes(raw: ndarray) -> None:

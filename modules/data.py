@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from config.errors import SharedError, UserError
-from config.schema import Config, TrainConfig
+from config.schema import Config, DatasetConfig, TrainConfig
 from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index, written_index
@@ -122,6 +122,7 @@ class EventDataModule(LightningDataModule):
         """The split's index, read once."""
         if split not in self._indices:
             index = self._written or load_index(self._config.dataset, split)
+            _report_grouped_labels(index, self._config.dataset)
             if self._config.dataset.only:
                 index = index.only(self._config.dataset.only)
             unknown = index.unknown_ids.nonzero()[0]
@@ -214,6 +215,18 @@ class EventDataModule(LightningDataModule):
             why = "batch size, number of GPUs, seed or data differ from those of the checkpoint"
         rank_zero_warn(f"{why}: the epoch that it was in is left, and the next one begins")
         return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
+
+
+def _report_grouped_labels(index: SplitIndex, dataset: DatasetConfig) -> None:
+    """Labels that are of our classes already would be mapped once more, and nothing else would tell."""
+    stored, largest = dataset.label_classes, int(index.largest_id.max(initial=0))
+    if dataset.stored_classes is not None and 0 < largest < len(dataset.classes) < len(stored):
+        read_as = [f"{i} as {dataset.classes[dataset.class_of_label[i]]}" for i in range(largest + 1)]
+        rank_zero_warn(
+            f"{index.split}: of the {len(stored)} classes in dataset.stored_classes, its labels have ids 0 to {largest} "
+            f"alone. Have they been grouped before? They are read in this way: {', '.join(read_as)}. Where that is not "
+            f"their meaning, say it with ++dataset.class_map.{stored[largest]}=CLASS for id {largest}, and so on"
+        )
 
 
 def _report_boxes_left_out(index: SplitIndex) -> None:

@@ -89,6 +89,7 @@ def _index(dataset: DatasetConfig, sequences: int) -> SplitIndex:
         class_counts=rng.integers(0, 5, (labels, NUM_CLASSES), dtype=np.uint16),
         unknown_ids=np.zeros(sequences, np.int64),
         left_out=np.zeros((sequences, 2), np.int64),
+        largest_id=np.full(sequences, NUM_CLASSES - 1),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +153,27 @@ def test_boxes_that_loading_leaves_out_are_counted_by_reason(
         with pytest.warns(UserWarning, match=r"3 boxes are left out \(1 not finite, 2 flat .*most of them in .*/odd\."):
             assert data.index("train").class_counts.sum() == 3
         data = EventDataModule(make_config(f"dataset.path={tmp_path / 'elsewhere'}"))
+
+
+def test_labels_that_may_be_grouped_already_are_told_with_what_they_are_read_as(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    grouped = tmp_path / "grouped"
+    for split, last in (("train", 2), ("val", 3)):
+        write_sequence(grouped / split / "one", 4, {1: [(i, 2.0, 2.0, 6.0, 6.0) for i in (0, 1, last)]})
+    mapped = ["dataset=etram3", "dataset.resolution_hw=[16,24]", f"dataset.path={grouped}"]
+    with pytest.warns(
+        UserWarning, match=r"ids 0 to 2 alone.*: 0 as pedestrian, 1 as vehicle, 2 as two-wheeler\. .*"
+    ) as told:
+        EventDataModule(make_config(*mapped)).index("train")
+    assert "++dataset.class_map.bicycle=CLASS for id 2" in str(told[0].message)
+    exchanged = ["++dataset.class_map.car=two-wheeler", "++dataset.class_map.bicycle=vehicle"]
+    with pytest.warns(UserWarning, match="1 as two-wheeler, 2 as vehicle"):
+        EventDataModule(make_config(*mapped, *exchanged)).index("train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EventDataModule(make_config(*mapped)).index("val")  # id 3 is of the eight alone
+        EventDataModule(make_config(f"dataset.path={grouped}")).index("train")
 
 
 def test_mistakes_name_key_and_remedy(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
