@@ -223,9 +223,10 @@ def _report_grouped_labels(index: SplitIndex, dataset: DatasetConfig) -> None:
     if dataset.stored_classes is not None and 0 < largest < len(dataset.classes) < len(stored):
         read_as = [f"{i} as {dataset.classes[dataset.class_of_label[i]]}" for i in range(largest + 1)]
         rank_zero_warn(
-            f"{index.split}: of the {len(stored)} classes in dataset.stored_classes, its labels have ids 0 to {largest} "
-            f"alone. Have they been grouped before? They are read in this way: {', '.join(read_as)}. Where that is not "
-            f"their meaning, say it with ++dataset.class_map.{stored[largest]}=CLASS for id {largest}, and so on"
+            f"{index.split}: of the {len(stored)} classes in dataset.stored_classes, its labels have ids 0 to "
+            f"{largest} alone. Have they been grouped before? They are read in this way: {', '.join(read_as)}. Where "
+            f"that is not their meaning, say it with ++dataset.class_map.{stored[largest]}=CLASS for id {largest}, and "
+            "so on"
         )
 
 
