@@ -29,30 +29,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import get_args
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
-from config.search_path import RECORDED, with_absolute_folders
+from data.recordings.formats.common import TimeUnit
 from data.recordings.growth import Growth
 from modules.deployment.detecting import Job, Stop, Tally, detect
-from modules.deployment.network import Network
+from modules.deployment.network import Network, Precision
 from modules.deployment.outs import check_outs
-from modules.deployment.windows import MOST_HZ, Late, open_recording, reading_for
+from modules.deployment.windows import MOST_HZ, Late, LateRule, open_recording, reading_for
 from scripts.parallel import run_apart
+from scripts.words import Words, help_where_asked
 
-FLAGS = {"follow": False, "overwrite": False}
-NUMBERS: dict[str, tuple[float | None, float, float]] = {  # default, least, most
-    "rate_hz": (20.0, 0.01, MOST_HZ),
-    "threshold": (None, 0.0, 1.0),
-    "idle_s": (float("inf"), 0.01, float("inf")),
-    "late_ms": (200.0, 0.0, 1e9),
-    "stream": (None, 0, 1000),
-}
-WORDS = {
-    "precision": ("32", "bf16", "auto"),
-    "late": ("newest", "none"),
-    "time_unit": ("s", "ms", "us", "ns"),
-}
+AS_EXPORTED = "an exported model is as it was exported. Leave that out, or take checkpoint=FILE"
 
 
 @dataclass(frozen=True)
@@ -61,40 +51,51 @@ class Arguments:
     outs: tuple[Path, ...]
     checkpoint: Path | None
     model: Path | None
-    flags: dict[str, bool]
-    numbers: dict[str, float | None]
-    words: dict[str, str]
     overrides: list[str]
+    overwrite: bool
+    rate_hz: float
+    threshold: float | None
+    precision: Precision
+    time_unit: TimeUnit | None
+    stream: int | None
+    follow: bool
+    idle_s: float
+    late: Late
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    arguments = with_absolute_folders(arguments)
-    folders = [word for word in arguments if word.startswith(RECORDED)]
-    arguments = [word for word in arguments if word not in folders]
-    sources = [word for word in arguments if "=" not in word]
-    pairs = [(key, value) for key, _, value in (word.partition("=") for word in arguments if "=" in word)]
-    outs = tuple(Path(value).expanduser() for key, value in pairs if key == "out" for value in _listed(value))
-    values = {key: value for key, value in pairs if key != "out"}
-    if len(sources) != 1 or not outs:
+    words = Words(arguments)
+    outs = tuple(Path(path).expanduser() for value in words.all("out") for path in _listed(value))
+    if len(words.paths) != 1 or not outs:
         raise UserError("give one SOURCE and at least one out=FILE; --help tells more")
-    flags = {name: _flag(name, values.pop(name, None)) for name in FLAGS}
-    numbers = {name: _number(name, values.pop(name, None)) for name in NUMBERS}
-    words = {name: _word(name, values.pop(name)) for name in WORDS if name in values}
-    for name in {"idle_s", "late", "late_ms"} & dict(pairs).keys():
-        if not flags["follow"]:
-            raise UserError(f"{name} is of a file that grows: add follow=true, or leave it out")
-    files = {"checkpoint": values.pop("checkpoint", None)}
-    is_exported = values.get("model", "").lower().endswith(".onnx")
-    files["model"] = values.pop("model") if is_exported else None
-    if (files["checkpoint"] is None) == (files["model"] is None):
+    follow = words.flag("follow")
+    for key in ("idle_s", "late", "late_ms"):
+        if key in words and not follow:
+            raise UserError(f"{key} is of a file that grows: add follow=true, or leave it out")
+    checkpoint, model = words.path("checkpoint"), words.path("model", suffix=".onnx")
+    if (checkpoint is None) == (model is None):
         raise UserError("give one of checkpoint=FILE and model=FILE.onnx")
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    if is_exported and (overrides or "precision" in words):
-        what = overrides[0] if overrides else "precision"
-        raise UserError(f"{what}: an exported model is as it was exported. Leave that out, or take checkpoint=FILE")
-    paths = {name: None if text is None else Path(text).expanduser() for name, text in files.items()}
-    all_overrides = [*folders, *overrides] if overrides else []
-    return Arguments(Path(sources[0]), outs, paths["checkpoint"], paths["model"], flags, numbers, words, all_overrides)
+    if model is not None and "precision" in words:
+        raise UserError(f"precision: {AS_EXPORTED}")
+    parsed = Arguments(
+        source=words.paths[0],
+        outs=outs,
+        checkpoint=checkpoint,
+        model=model,
+        overwrite=words.flag("overwrite"),
+        rate_hz=words.number("rate_hz", 20.0, 0.01, MOST_HZ),
+        threshold=words.number("threshold", None, 0, 1),
+        precision=words.choice("precision", "32", get_args(Precision)),
+        time_unit=words.choice("time_unit", None, get_args(TimeUnit)),
+        stream=words.whole_number("stream", 0, 1000),
+        follow=follow,
+        idle_s=words.number("idle_s", float("inf"), 0.01, float("inf")),
+        late=Late(words.choice("late", "newest", get_args(LateRule)), words.number("late_ms", 200.0, 0, 1e9)),
+        overrides=words.overrides,
+    )
+    if model is not None and parsed.overrides:
+        raise UserError(f"{parsed.overrides[-1]}: {AS_EXPORTED}")
+    return parsed
 
 
 def _listed(value: str) -> list[str]:
@@ -102,72 +103,32 @@ def _listed(value: str) -> list[str]:
     return [part.strip() for part in value[1:-1].split(",")] if value[:1] == "[" and value[-1:] == "]" else [value]
 
 
-def _flag(name: str, text: str | None) -> bool:
-    if text is None:
-        return FLAGS[name]
-    if text.lower() not in ("true", "false"):
-        raise UserError(f"{name}={text}: give true or false")
-    return text.lower() == "true"
-
-
-def _number(name: str, text: str | None) -> float | None:
-    default, least, most = NUMBERS[name]
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise UserError(f"{name}={text}: give a number") from error
-    if not least <= value <= most or (name == "stream" and value != int(value)):
-        raise UserError(f"{name}={text}: give a number from {least:g} to {most:g}")
-    return value
-
-
-def _word(name: str, text: str) -> str:
-    if text not in WORDS[name]:
-        raise UserError(f"{name}={text}: give one of {', '.join(WORDS[name])}")
-    return text
-
-
 def run(arguments: Arguments) -> tuple[str, int]:
     """Do all of it; returns what to tell, and the exit code."""
-    growth = Growth(_given(arguments, "idle_s")) if arguments.flags["follow"] else None
+    growth = Growth(arguments.idle_s) if arguments.follow else None
     with Stop(growth) as stop:
         network = load_network(arguments)
-        stream = arguments.numbers["stream"]
-        reading = reading_for(
-            arguments.source,
-            network.description,
-            arguments.words.get("time_unit"),
-            None if stream is None else int(stream),
-        )
+        reading = reading_for(arguments.source, network.description, arguments.time_unit, arguments.stream)
         recording = open_recording(arguments.source, network.description, reading, growth)
-        late = Late(arguments.words.get("late", "newest"), _given(arguments, "late_ms"))  # type: ignore[bad-argument-type]
-        job = Job(recording, network, arguments.outs, _given(arguments, "rate_hz"), late if growth else None)
+        late = arguments.late if arguments.follow else None
+        job = Job(recording, network, arguments.outs, arguments.rate_hz, late)
         tally = detect(job, stop)
     is_cut = stop.signum is not None and growth is None
     return told(job, tally, stop), 128 + (stop.signum or 0) if is_cut else 0
 
 
 def load_network(arguments: Arguments) -> Network:
-    threshold = arguments.numbers["threshold"]
     if arguments.model is not None:
         from modules.deployment.onnx_network import OnnxNetwork
 
-        return OnnxNetwork(arguments.model, threshold)
+        return OnnxNetwork(arguments.model, arguments.threshold)
     from modules.deployment.checkpoint import config_of_checkpoint, load_detector
     from modules.deployment.torch_network import TorchNetwork, dtype_of
 
     assert arguments.checkpoint is not None
     config = config_of_checkpoint(arguments.checkpoint, arguments.overrides)
     detector = load_detector(config, arguments.checkpoint)
-    return TorchNetwork(detector, config, dtype_of(arguments.words.get("precision", "32"), detector), threshold)
-
-
-def _given(arguments: Arguments, name: str) -> float:
-    value = arguments.numbers[name]
-    assert value is not None, "it has a default"
-    return value
+    return TorchNetwork(detector, config, dtype_of(arguments.precision, detector), arguments.threshold)
 
 
 def told(job: Job, tally: Tally, stop: Stop) -> str:
@@ -201,15 +162,13 @@ def told(job: Job, tally: Tally, stop: Stop) -> str:
 
 
 def main() -> None:
-    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        sys.exit(0 if sys.argv[1:] else 2)
+    help_where_asked(__doc__)
     exit_code = 0
     with errors_without_traceback():
         arguments = parse(sys.argv[1:])
         if not arguments.source.exists():
             raise UserError(f"{arguments.source} not found")
-        check_outs(arguments.outs, arguments.source, arguments.flags["overwrite"])
+        check_outs(arguments.outs, arguments.source, arguments.overwrite)
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _hand_on)
         # an odd file may end the process that reads it

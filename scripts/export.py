@@ -24,14 +24,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import get_args
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
-from config.search_path import RECORDED, with_absolute_folders
-
-PRECISIONS = ("float32", "float16", "int8")
-BOOLEANS = {"true": True, "false": False}
+from modules.deployment.description import Description, ExportPrecision
+from scripts.words import Words, help_where_asked
 
 
 @dataclass(frozen=True)
@@ -41,60 +39,35 @@ class Arguments:
     recording: Path | None
     nms: bool
     lanes: int | None
-    precision: str
+    precision: ExportPrecision
     threshold: float | None
     overwrite: bool
     overrides: list[str]
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    arguments = with_absolute_folders(arguments)
-    folders = [word for word in arguments if word.startswith(RECORDED)]
-    arguments = [word for word in arguments if word not in folders]
-    outs = [Path(word).expanduser() for word in arguments if "=" not in word]
-    values = dict(word.split("=", 1) for word in arguments if "=" in word)
-    if len(outs) != 1 or outs[0].suffix.lower() != ".onnx" or "checkpoint" not in values:
+    words = Words(arguments)
+    checkpoint = words.path("checkpoint")
+    if len(words.paths) != 1 or words.paths[0].suffix.lower() != ".onnx" or checkpoint is None:
         raise UserError("give checkpoint=FILE and OUT.onnx; --help tells more")
-    flags = {name: values.pop(name, "false").lower() for name in ("nms", "overwrite")}
-    for name, text in flags.items():
-        if text not in BOOLEANS:
-            raise UserError(f"{name}={text}: give true or false")
-    lanes = values.pop("lanes", "any")
-    if lanes != "any" and not (lanes.isdecimal() and 1 <= int(lanes) <= 1024):
-        raise UserError(f"lanes={lanes}: give a number from 1 to 1024, or leave it out for any")
-    precision = values.pop("precision", "float32")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision}: give one of {', '.join(PRECISIONS)}")
-    recording = values.pop("recording", None)
     return Arguments(
-        checkpoint=Path(values.pop("checkpoint")).expanduser(),
-        out=outs[0],
-        recording=None if recording is None else Path(recording).expanduser(),
-        nms=BOOLEANS[flags["nms"]],
-        lanes=None if lanes == "any" else int(lanes),
-        precision=precision,
-        threshold=_threshold(values.pop("threshold", None)),
-        overwrite=BOOLEANS[flags["overwrite"]],
-        overrides=[*folders, *(f"{key}={value}" for key, value in values.items())] if values else [],
+        checkpoint=checkpoint,
+        out=words.paths[0],
+        recording=words.path("recording"),
+        nms=words.flag("nms"),
+        lanes=words.whole_number("lanes", 1, 1024),
+        precision=words.choice("precision", "float32", get_args(ExportPrecision)),
+        threshold=words.number("threshold", None, 0, 1),
+        overwrite=words.flag("overwrite"),
+        overrides=words.overrides,
     )
-
-
-def _threshold(text: str | None) -> float | None:
-    try:
-        value = None if text is None else float(text)
-    except ValueError as error:
-        raise UserError(f"threshold={text}: give a number") from error
-    if value is not None and not 0 <= value <= 1:
-        raise UserError(f"threshold={text}: give a number from 0 to 1")
-    return value
 
 
 def run(arguments: Arguments) -> str:
     """Write the file; returns the summary."""
     from modules.deployment.checkpoint import config_of_checkpoint, load_detector
     from modules.deployment.comparison import compare, frames_of, random_frames
-    from modules.deployment.description import Description
-    from modules.deployment.export import Precision, Wish, export
+    from modules.deployment.export import Wish, export
 
     out = arguments.out
     if out.exists() and not arguments.overwrite:
@@ -103,7 +76,7 @@ def run(arguments: Arguments) -> str:
     detector = load_detector(config, arguments.checkpoint).cpu()
     changes = {} if arguments.threshold is None else {"confidence_threshold": arguments.threshold}
     description = Description.of(config).model_copy(update=changes)
-    wish = Wish(arguments.lanes, arguments.nms, cast(Precision, arguments.precision))
+    wish = Wish(arguments.lanes, arguments.nms, arguments.precision)
     frames = frames_of(arguments.recording, description) if arguments.recording else random_frames(description)
     model = export(detector, description, wish, arguments.checkpoint.name)
     partial = out.with_name(f".partial_{out.name}")
@@ -126,9 +99,7 @@ def run(arguments: Arguments) -> str:
 
 
 def main() -> None:
-    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        sys.exit(0 if sys.argv[1:] else 2)
+    help_where_asked(__doc__)
     with errors_without_traceback():
         print(run(parse(sys.argv[1:])))
 

@@ -28,7 +28,6 @@ from config.command_line import errors_without_traceback
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from config.search_path import RECORDED, with_absolute_folders
 from config.yaml_files import read_yaml
 from data.layout import REPRESENTATIONS, is_sequence_folder
 from modules.deployment.checkpoint import config_of_checkpoint, load_detector
@@ -37,6 +36,7 @@ from modules.pictures import film
 from modules.pictures.film_file import FilmFile
 from modules.pictures.worst import draw_worst, worst_frames
 from scripts.parallel import run_apart
+from scripts.words import Words, help_where_asked
 
 
 @dataclass(frozen=True)
@@ -53,29 +53,28 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    arguments = with_absolute_folders(arguments)
-    folders = [word for word in arguments if word.startswith(RECORDED)]
-    arguments = [word for word in arguments if word not in folders]
-    paths = [word for word in arguments if "=" not in word]
-    values = dict(word.split("=", 1) for word in arguments if "=" in word)
-    if len(paths) != 2:
+    words = Words(arguments)
+    if len(words.paths) != 2:
         raise UserError("give SOURCE and OUT.mp4 or OUT.gif; --help tells more")
-    out = Path(paths[1])
+    source, out = words.paths
     if out.suffix.lower() not in (".mp4", ".gif"):
         raise UserError(f"{out}: a film is .mp4 or .gif")
-    numbers = {"threshold": 0.25, "start_s": 0.0, "seconds": float("inf"), "speed": 1.0}
-    for name in numbers.keys() & values.keys():
-        try:
-            numbers[name] = float(values.pop(name))
-        except ValueError as error:
-            raise UserError(f"{name}: {error}") from error
-    if numbers["speed"] <= 0:
-        raise UserError("speed must be larger than 0: 1 is real time, 0.5 half as fast")
-    files = {name: Path(values.pop(name)) if name in values else None for name in ("predictions", "checkpoint")}
-    if all(files.values()):
+    if "predictions" in words and "checkpoint" in words:
         raise UserError("predictions and checkpoint contradict each other: leave one of them out")
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    return Arguments(Path(paths[0]), out, **files, **numbers, overrides=[*folders, *overrides] if overrides else [])
+    parsed = Arguments(
+        source=source,
+        out=out,
+        predictions=words.path("predictions"),
+        checkpoint=words.path("checkpoint"),
+        threshold=words.number("threshold", 0.25, 0, 1),
+        start_s=words.number("start_s", 0.0, 0, float("inf")),
+        seconds=words.number("seconds", float("inf"), 0, float("inf")),
+        speed=words.number("speed", 1.0, 0, 1000),
+        overrides=words.overrides,
+    )
+    if parsed.speed == 0:
+        raise UserError("speed must be larger than 0: 1 is real time, 0.5 half as fast")
+    return parsed
 
 
 def render(arguments: Arguments) -> int:
@@ -172,20 +171,16 @@ def render_worst(arguments: Sequence[str]) -> int:
     """Write a picture of each of the worst frames of a validation into a new folder; returns their number."""
     keys = ("worst=", "threshold=", "dataset.path=")
     paths = [word for word in arguments if not word.startswith(keys)]  # a validation's folder has = in its name
-    values = dict(word.split("=", 1) for word in arguments if word.startswith(keys))
+    words = Words([word for word in arguments if word.startswith(keys)])
     if len(paths) != 2:
         told = "give VALIDATION_FOLDER and OUT_FOLDER with worst=N, and of options threshold and dataset.path"
         raise UserError(f"{told}; there are: {' '.join(paths)}")
     folder, out = map(Path, paths)
-    try:
-        count, threshold = int(values["worst"]), float(values.get("threshold", 0.25))
-    except ValueError as error:
-        raise UserError(f"worst, threshold: {error}") from error
-    if count < 1:
-        raise UserError("worst: a number of frames, 1 or more")
+    count, threshold = words.whole_number("worst", 1, 10**6), words.number("threshold", 0.25, 0, 1)
+    assert count is not None, "worst= chose this way"
     dataset = dataset_of_validation(folder)
-    if "dataset.path" in values:
-        dataset = dataset.model_copy(update={"path": Path(values["dataset.path"]).expanduser()})
+    if data := words.path("dataset.path"):
+        dataset = dataset.model_copy(update={"path": data})
     worst = worst_frames(folder, count, threshold)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already, and not empty. Give a new folder")
@@ -196,9 +191,7 @@ def render_worst(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        sys.exit(0 if sys.argv[1:] else 2)
+    help_where_asked(__doc__)
     with errors_without_traceback():
         if any(word.startswith("worst=") for word in sys.argv[1:]):
             print(f"{render_worst(sys.argv[1:])} pictures")

@@ -77,3 +77,8 @@ def _end_of_endless_loops() -> Generator[None]:
 def takes_time_unit(path: Path) -> bool:
     """Whether the unit of times is open in a file's format."""
     return path.suffix.lower() in _ANY_UNIT
+
+
+def has_streams(path: Path) -> bool:
+    """Whether a file's format may hold several streams of events."""
+    return path.suffix.lower() == ".aedat4"

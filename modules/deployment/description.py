@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from config.schema import Config
 from config.schema.base import Line, Probability, Size, Size2d
 
+ExportPrecision = Literal["float32", "float16", "int8"]
 METADATA_KEY = "streamrvt"  # of an exported file
 
 

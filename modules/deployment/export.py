@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from config.errors import UserError
 from models.detector import Detector
 from models.inference import OneFrame
-from modules.deployment.description import METADATA_KEY, Description
+from modules.deployment.description import METADATA_KEY, Description, ExportPrecision
 
 OPSET = 18
-Precision = Literal["float32", "float16", "int8"]
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
 
 
@@ -35,7 +34,7 @@ class Wish:
 
     lanes: int | None = None
     nms: bool = False
-    precision: Precision = "float32"
+    precision: ExportPrecision = "float32"
 
 
 def export(detector: Detector, description: Description, wish: Wish, origin: str) -> Any:

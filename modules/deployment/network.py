@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -12,6 +12,7 @@ from data.boxes import score, xyxy_from_cxcywh
 from data.boxes.suppression import suppress_many
 from modules.deployment.description import Description
 
+Precision = Literal["32", "bf16", "auto"]  # of a checkpoint's network: see `torch_network.dtype_of`
 Found = Float32[ndarray, "m 7"]
 """Left, top, right, bottom in pixels of the frame, objectness, class confidence, class id; best score first."""
 

@@ -16,7 +16,7 @@ from models.detector import Detector
 from models.inference import OneFrame
 from models.postprocess import decode, postprocess
 from modules.deployment.description import Description
-from modules.deployment.network import Found
+from modules.deployment.network import Found, Precision
 
 
 class TorchNetwork:
@@ -106,7 +106,7 @@ class _OwnCell:
             return decode(self._detector.predict(self._detector.select(features, self._first)))
 
 
-def dtype_of(precision: str, detector: Detector) -> torch.dtype:
+def dtype_of(precision: Precision, detector: Detector) -> torch.dtype:
     """Of matrix products: `32`, `bf16`, or `auto`, bf16 where there is hardware for it.
 
     Raises UserError for bf16 on a processor that would emulate it, ten times as slow as float32.

@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from config.errors import UserError
-from data.recordings.event_files import open_event_file, takes_time_unit
+from data.recordings.event_files import has_streams, open_event_file, takes_time_unit
 from data.recordings.events import Events
-from data.recordings.formats.common import Reading
+from data.recordings.formats.common import Reading, TimeUnit
 from data.recordings.growth import Growth
 from data.recordings.live import LiveRecording, wait_until_readable
 from data.recordings.recording import Recording
@@ -24,6 +24,7 @@ from modules.deployment.description import Description
 
 LONGEST_SILENCE_US = 3_600_000_000  # that is worked through, window by window
 MOST_HZ = 1000
+LateRule = Literal["newest", "none"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Late:
     others are left out but the newest whole one. `none`: every window is worked on.
     """
 
-    rule: Literal["newest", "none"] = "newest"
+    rule: LateRule = "newest"
     after_ms: float = 200.0
 
 
@@ -69,10 +70,15 @@ def open_recording(path: Path, description: Description, reading: Reading, growt
     return recording
 
 
-def reading_for(path: Path, description: Description, time_unit: str | None, stream: int | None) -> Reading:
-    """As the command says, else as the training data's were read, as far as the format leaves it open."""
+def reading_for(path: Path, description: Description, time_unit: TimeUnit | None, stream: int | None) -> Reading:
+    """As the command says, else as the training data's were read, as far as the format leaves it open.
+
+    Raises UserError for a stream of a format that has no streams.
+    """
+    if stream is not None and not has_streams(path):
+        raise UserError(f"{path} holds no streams to choose from: leave stream={stream} out")
     unit = time_unit or (description.time_unit if takes_time_unit(path) else None)
-    return Reading(unit, description.stream if stream is None else stream)  # type: ignore[bad-argument-type]  # checked
+    return Reading(unit, description.stream if stream is None else stream)
 
 
 def windows(

@@ -282,6 +282,8 @@ def test_recordings_that_it_cannot_take(
         (["a.raw", "out=a.csv", "checkpoint=a", "rate_hz=nan"], "rate_hz=nan"),
         (["a.raw", "out=a.csv", "checkpoint=a", "follow=yes"], "follow=yes: give true or false"),
         (["a.raw", "out=a.csv", "checkpoint=a", "late=none"], "late is of a file that grows"),
+        (["a.raw", "out=a.csv", "checkpoint=a", "follow="], "follow=: give true or false"),
+        (["a.raw", "out=a.csv", "model=b.onnx", "treshold=0.3"], "treshold=0.3: an exported model is as it was"),
         (["a.raw", "out=a.csv", "checkpoint=a", "precision=8"], "precision=8: give one of 32, bf16, auto"),
     ],
 )
@@ -305,6 +307,11 @@ def test_files_of_boxes_are_not_replaced_unasked_and_never_the_recording(tmp_pat
         with pytest.raises(UserError, match=words):
             check_outs(outs, source, overwrite)
     check_outs([there], source, overwrite=True)
+
+
+def test_a_stream_is_chosen_only_where_there_are_streams(recording: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave stream=1 out"):
+        detect(recording, f"checkpoint={checkpoint}", f"out={tmp_path / 'a.csv'}", "stream=1")
 
 
 def test_follow_needs_a_file_that_can_be_read_before_it_is_whole(

@@ -100,6 +100,8 @@ def test_weights_of_another_project_need_a_config(tmp_path: Path) -> None:
         (["a", "b.avi"], r"\.mp4 or \.gif"),
         (["a", "b.mp4", "speed=fast"], "speed"),
         (["a", "b.mp4", "speed=0"], "larger than 0"),
+        (["a", "b.mp4", "threshold=25"], "threshold=25: give a number from 0 to 1"),
+        (["a", "b.mp4", "seconds=nan"], "seconds=nan"),
         (["a", "b.mp4", "predictions=x", "checkpoint=y"], "contradict"),
         (["nowhere", "b.mp4"], "nowhere not found"),
     ],
