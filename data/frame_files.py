@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import h5py
@@ -28,20 +27,22 @@ class FrameWriter(Protocol):
     """Appends frames to one file."""
 
     @property
-    def attributes(self) -> h5py.AttributeManager: ...
+    def attributes(self) -> h5py.AttributeManager:
+        """What else the file tells, to be filled in before it is closed."""
+        ...
 
     def append(self, frame: UInt8[ndarray, "c h w"]) -> None: ...
 
 
-class FramesFileWriter:
+class FramesFileWriter(Hdf5Writer):
     """RVT's frames file: one frame a chunk, compressed as RVT does, with checksums besides. A context manager.
 
     Raises OSError where the disk is full.
     """
 
     def __init__(self, path: Path, frame_chw: tuple[int, int, int]) -> None:
-        self._writer = Hdf5Writer(path)
-        self._data = self._writer.file.create_dataset(
+        super().__init__(path)
+        self._data = self.file.create_dataset(
             FRAMES_KEY,
             shape=(0, *frame_chw),
             maxshape=(None, *frame_chw),
@@ -51,25 +52,12 @@ class FramesFileWriter:
             **hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE),
         )
 
-    @property
-    def attributes(self) -> h5py.AttributeManager:
-        """What else the file tells, to be filled in before the block is left."""
-        return self._writer.file.attrs
-
     def append(self, frame: UInt8[ndarray, "c h w"]) -> None:
         assert frame.dtype == np.uint8
         assert frame.shape == self._data.shape[1:]
         self._data.resize(len(self._data) + 1, axis=0)
         self._data[-1] = frame
-        self._writer.check()
-
-    def __enter__(self) -> FramesFileWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._writer.__exit__(kind, error, traceback)
+        self.check()
 
 
 @contextlib.contextmanager

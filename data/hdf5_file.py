@@ -12,9 +12,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
+
+Writer = TypeVar("Writer", bound="Hdf5Writer")
 
 
 class Hdf5Writer:
@@ -31,7 +33,11 @@ class Hdf5Writer:
         if self._sink.error is not None:
             raise self._sink.error
 
-    def __enter__(self) -> Hdf5Writer:
+    @property
+    def attributes(self) -> h5py.AttributeManager:
+        return self.file.attrs
+
+    def __enter__(self: Writer) -> Writer:
         return self
 
     def __exit__(
