@@ -31,12 +31,12 @@ class EventSpan:
     first_us: int
     last_us: int
     start_us: int
-    has_own_start: bool  # the format, or a running clock, tells the start; else boxes and events count from 0
+    has_own_start: bool  # `Recording.has_own_start`
 
     @classmethod
     def of(cls, recording: Recording) -> EventSpan:
         assert recording.first_t_us is not None
-        has_own_start = recording.clock_start_us > 0 or recording.counts_from_defined_start
+        has_own_start = recording.has_own_start
         start_us = recording.clock_start_us if has_own_start else recording.first_t_us
         return cls(recording.first_t_us, recording.last_t_us or recording.first_t_us, start_us, has_own_start)
 

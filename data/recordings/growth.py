@@ -37,6 +37,11 @@ class Growth:
                 raise UserError(f"{file.name} became shorter while it was followed: it is written anew. Start again")
             if available := (size - begin) // dtype.itemsize:
                 return np.fromfile(file, dtype, min(count, available))
+            if not _is_still(file):
+                raise UserError(
+                    f"{file.name} was moved away, deleted or replaced while it was followed; what it held until then "
+                    "is read. Start again with the file that is written now"
+                )
             time.sleep(_POLL_S)
         return np.empty(0, dtype)
 
@@ -45,6 +50,14 @@ class Growth:
         patience = time.monotonic() + self._idle_s
         while not self.is_stopped and time.monotonic() < patience and not _has_header(path):
             time.sleep(_POLL_S)
+
+
+def _is_still(file: BinaryIO) -> bool:
+    """Whether a file's name still stands for it."""
+    try:
+        return os.path.samestat(Path(file.name).stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _has_header(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -60,14 +61,12 @@ def boxes_of(path: Path, recording: Recording, settings: PreprocessingConfig) ->
         notes.append(f"{path.name}: times are {words[clock]}; {recording.path.name} starts at {start}")
     if clock == "recording":
         boxes["t"] -= recording.clock_start_us
-    return LabelClock(boxes, start_of(recording, settings), tuple(notes))
+    return LabelClock(boxes, start_of(recording, settings.label_clock), tuple(notes))
 
 
-def start_of(recording: Recording, settings: PreprocessingConfig) -> int:
+def start_of(recording: Recording, label_clock: Literal["start", "recording"] | None) -> int:
     """What boxes count from, after the start of the recording's own times: 0, unless a setting says the first event."""
-    if settings.label_clock != "start" or recording.first_t_us is None:
-        return 0
-    return EventSpan.of(recording).start_us - recording.clock_start_us
+    return 0 if label_clock != "start" or recording.has_own_start else recording.first_t_us or 0
 
 
 def _go_on_where_a_counter_starts_again(t_us: Int64[ndarray, " n"], events: EventSpan) -> bool:

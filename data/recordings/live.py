@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from config.errors import UserError
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading
@@ -123,16 +121,8 @@ class _Queue:
                 pieces, self._pieces, self._waiting = self._pieces, [], 0
                 self._change.notify_all()
             if pieces:
-                yield joined(pieces)
+                yield Events.joined(pieces)
             elif self._error is not None:
                 raise self._error
             else:
                 return
-
-
-def joined(pieces: list[Events]) -> Events:
-    """All of them, one after the other."""
-    if len(pieces) == 1:
-        return pieces[0]
-    columns = ([getattr(piece, name) for piece in pieces] for name in ("x", "y", "polarity", "t_us"))
-    return Events(*map(np.concatenate, columns))

@@ -21,6 +21,7 @@ from data.recordings.formats.common import Reading, faults_of
 
 _FIRST_EVENTS = 4096
 TAIL_US = 1_000_000  # so long after its last event a recording may still be running
+LONGEST_SILENCE_US = 3_600_000_000  # that is shown or looked at, window by window
 RUNNING_CLOCK_US = 3_600_000_000  # no recording is silent for its first hour
 _BEGINNING = -(2**62)
 
@@ -61,6 +62,11 @@ class Recording:
     def counts_from_defined_start(self) -> bool:
         """Whether the format itself defines the start that boxes count from."""
         return self._file.clock_start_us is not None
+
+    @property
+    def has_own_start(self) -> bool:
+        """Whether its format, or a running clock, tells the start; else boxes and events count from 0."""
+        return self.clock_start_us > 0 or self.counts_from_defined_start
 
     def _clock_start_us(self) -> int:
         """0 for a recording that counts from its start, even where it is silent at first."""

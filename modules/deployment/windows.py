@@ -17,12 +17,12 @@ from data.recordings.event_files import has_streams, open_event_file, takes_time
 from data.recordings.events import Events
 from data.recordings.formats.common import Reading, TimeUnit
 from data.recordings.growth import Growth
+from data.recordings.label_clock import start_of
 from data.recordings.live import LiveRecording, wait_until_readable
-from data.recordings.recording import Recording
+from data.recordings.recording import LONGEST_SILENCE_US, Recording
 from data.recordings.representation import count_window
 from modules.deployment.description import Description
 
-LONGEST_SILENCE_US = 3_600_000_000  # that is worked through, window by window
 MOST_HZ = 1000
 LateRule = Literal["newest", "none"]
 
@@ -95,8 +95,7 @@ def windows(
     assert recording.first_t_us is not None
     window_us = description.window_ms * 1000
     start_us = recording.first_t_us - recording.clock_start_us
-    has_own_start = recording.clock_start_us > 0 or recording.counts_from_defined_start
-    origin_us = start_us if description.label_clock == "start" and not has_own_start else 0
+    origin_us = start_of(recording, description.label_clock)
     first_us = origin_us + (start_us - origin_us) // window_us * window_us + window_us
     asked: deque[tuple[int, int]] = deque()  # end and number of windows left out before it
 

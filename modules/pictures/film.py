@@ -21,7 +21,7 @@ from data.recordings.formats.common import Reading
 from data.recordings.label_clock import boxes_of, join_stamps, start_of
 from data.recordings.names import boxes_beside, recording_name
 from data.recordings.preprocessing import reading_of
-from data.recordings.recording import Recording
+from data.recordings.recording import LONGEST_SILENCE_US, Recording
 from data.recordings.representation import count_window
 from data.sequence import Sequence as SequenceFolder
 from models.detector import Detector
@@ -31,7 +31,6 @@ from modules.pictures.frames import PictureBoxes
 Frame = UInt8[ndarray, "c h w"]
 BoxesAt = Callable[[int, Frame], PictureBoxes | None]  # boxes to draw over the frame of a time in us
 QUICK_LOOK = RepresentationConfig(window_ms=50, bins=10, count_cutoff=10)  # of a recording without a data set
-LONGEST_SILENCE_US = 3_600_000_000  # that a film shows, picture by picture
 
 
 class TimedBoxes:
@@ -85,7 +84,7 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
     recording = Recording(path, sensor_hw, reading)
     if recording.first_t_us is None:
         raise UserError(f"{path} holds no events on the sensor")
-    origin_us = start_of(recording, dataset.preprocessing) if dataset else 0
+    origin_us = start_of(recording, dataset.preprocessing.label_clock) if dataset else 0
     window_us = settings.window_ms * 1000
     first_us = recording.first_t_us - recording.clock_start_us - origin_us
     starts = range(first_us // window_us * window_us, 2**62, window_us)

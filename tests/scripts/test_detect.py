@@ -191,6 +191,29 @@ def test_a_growing_file_gives_what_the_whole_one_gives(checkpoint: Path, tmp_pat
     assert "behind real time" in told
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.rename(path.with_name("a.0.dat")), "moved away, deleted or replaced"),
+        (lambda path: (path.unlink(), path.write_bytes(WRITING["dat"][0]())), "moved away, deleted or replaced"),
+        (lambda path: path.write_bytes(WRITING["dat"][0]()), "became shorter"),
+    ],
+    ids=["moved", "replaced", "cut"],
+)
+def test_a_file_that_is_no_longer_the_one_that_grew(
+    tmp_path: Path, checkpoint: Path, change: Callable[[Path], object], words: str
+) -> None:
+    """All whole windows come first; waiting for more of it would last for ever."""
+    path = tmp_path / "a.dat"
+    path.write_bytes(WRITING["dat"][0]() + WRITING["dat"][1](moving_square(1.0)))
+    description = description_of(checkpoint)
+    found = windows(open_recording(path, description, Reading(), Growth()), description, rate_hz=20)
+    assert next(found).end_us == 50_000
+    change(path)
+    with pytest.raises(UserError, match=words):
+        assert [window.end_us for window in found] == list(range(100_000, 900_000, 50_000))
+
+
 def write_slowly(path: Path, content: bytes, seconds: float) -> None:
     parts = 60
     size = len(content) // parts | 1
