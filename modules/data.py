@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from config.errors import SharedError, UserError
+from config.errors import UserError
 from config.schema import Config, DatasetConfig, TrainConfig
 from data.batch import SequenceBatch
 from data.dataset import ChunkDataset
@@ -23,20 +22,15 @@ from data.layout import CHECK_LABELS, SequenceLayout
 from data.loader import LoaderWatch, StreamLoader, prepare_worker
 from data.plan import EvaluationPlan, TrainingPlan
 from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
-from modules.run.company import node
 from modules.run.description import describe_split
-from modules.run.processes import gather_objects
+from modules.run.meeting import refuse_other_data, together
+from modules.run.processes import share
 
 Split = Literal["train", "val", "test"]
 _PREFETCH = 2  # batches that each worker reads ahead
 _FILES_PER_WORKER = 24  # tensors of the batches read ahead, pipes
 _OTHER_FILES = 32  # logs, checkpoints, frames
 _SHARED_MEMORY = Path("/dev/shm")
-_SPLITS: dict[TrainerFn | None, tuple[Split, ...]] = {
-    TrainerFn.FITTING: ("train", "val"),
-    TrainerFn.VALIDATING: ("val",),
-    TrainerFn.TESTING: ("test",),
-}
 
 
 class EventDataModule(LightningDataModule):
@@ -55,45 +49,11 @@ class EventDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer sequences than ranks
         self._config = config
         self._indices: dict[Split, SplitIndex] = {}
-        self._written: SplitIndex | None = None  # by another process, for the split that is asked for next
         self._plan: TrainingPlan | None = None
         self._steps_before = 0  # plan steps less batches that Lightning has counted; differs after a change of plan
         self._resumed: dict[str, Any] | None = None
 
     # --- Lightning's hooks -------------------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """One process looks at every sequence's files; the others take the index that it has left.
-
-        A thousand processes that ask a network disk for the times of four files a sequence would keep it busy for an
-        hour. A process that does not see that index, or sees another, looks at the files itself.
-        """
-        assert self.trainer is not None
-        rank, world_size = self._rank_and_world_size()
-        for split in _SPLITS[self.trainer.state.fn] if world_size > 1 else ():
-            told = gather_objects(self._digest_or_error(split) if rank == 0 else None)[0]
-            if isinstance(told, UserError):
-                raise SharedError(str(told))
-            if split not in self._indices:
-                self._written = written_index(self._config.dataset, split, told)
-                self.index(split)
-            self._check_that_all_have_the_same(split)
-
-    def _check_that_all_have_the_same(self, split: Split) -> None:
-        """Copies on the disks of nodes may differ in what is trained on, not only in times of files."""
-        digests = gather_objects((describe_split(self.index(split))["digest"], node()))
-        other = next((each for each in digests if each[0] != digests[0][0]), None)
-        if other is not None:
-            differ = f"{digests[0][0]} on {digests[0][1]}, {other[0]} on {other[1]}"
-            raise SharedError(
-                f"{self.index(split).split}: the nodes hold different data ({differ}). Copy one to the other"
-            )
-
-    def _digest_or_error(self, split: Split) -> str | UserError:
-        try:
-            return self.index(split).digest
-        except UserError as error:
-            return UserError(str(error))
 
     def train_dataloader(self) -> DataLoader:
         rank, _ = self._rank_and_world_size()
@@ -118,24 +78,50 @@ class EventDataModule(LightningDataModule):
 
     # --- what they are made of ---------------------------------------------------------------------------------------
 
+    def share_index(self, split: Split) -> None:
+        """Read the index of a split in the first process, which looks at every sequence's files; the others take it.
+
+        A thousand processes that ask a network disk for the times of four files a sequence would keep it busy for an
+        hour. A process that does not see that index, or sees another, looks at the files itself. To be called by all
+        processes, before anything asks for the index; ends them all where one cannot read it or holds other data.
+        """
+
+        def look() -> str:
+            whole = load_index(self._config.dataset, split)
+            self._indices[split] = self._usable(whole)
+            return whole.digest
+
+        told = share(f"INDEX_{split.upper()}", look)
+
+        def take() -> str:
+            if split not in self._indices:
+                whole = written_index(self._config.dataset, split, told) or load_index(self._config.dataset, split)
+                self._indices[split] = self._usable(whole)
+            return describe_split(self.index(split))["digest"]
+
+        refuse_other_data(self._config.dataset.path / split, together(take))
+
     def index(self, split: Split) -> SplitIndex:
         """The split's index, read once."""
         if split not in self._indices:
-            index = self._written or load_index(self._config.dataset, split)
-            _report_grouped_labels(index, self._config.dataset)
-            if self._config.dataset.only:
-                index = index.only(self._config.dataset.only)
-            unknown = index.unknown_ids.nonzero()[0]
-            if len(unknown):
-                raise UserError(
-                    f"{SequenceLayout.of(index.path(unknown[0]), self._config.dataset).boxes} has class ids beyond the "
-                    f"{len(self._config.dataset.label_classes)} classes of the data set ({len(unknown)} such "
-                    "sequences). "
-                    "Is dataset=... the one that it was preprocessed for?"
-                )
-            _report_boxes_left_out(index)
-            self._indices[split], self._written = index, None
+            self._indices[split] = self._usable(load_index(self._config.dataset, split))
         return self._indices[split]
+
+    def _usable(self, index: SplitIndex) -> SplitIndex:
+        """What is trained on of a whole index. Raises UserError for classes that the data set does not have."""
+        _report_grouped_labels(index, self._config.dataset)
+        if self._config.dataset.only:
+            index = index.only(self._config.dataset.only)
+        unknown = index.unknown_ids.nonzero()[0]
+        if len(unknown):
+            raise UserError(
+                f"{SequenceLayout.of(index.path(unknown[0]), self._config.dataset).boxes} has class ids beyond the "
+                f"{len(self._config.dataset.label_classes)} classes of the data set ({len(unknown)} such "
+                "sequences). "
+                "Is dataset=... the one that it was preprocessed for?"
+            )
+        _report_boxes_left_out(index)
+        return index
 
     def training_plan(self) -> TrainingPlan:
         """The plan of all ranks, made once."""

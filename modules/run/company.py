@@ -53,6 +53,10 @@ class Company:
         self._has_left = False
         self._lost = threading.Event()
 
+    def store_of_a_group(self) -> PrefixStore:
+        """What a process group of all meets through."""
+        return PrefixStore(f"group{next(self._turn)}", self._store)
+
     def ask(self, mine: Any, judge: Callable[[list[Any]], Any]) -> Any:
         """Return what the first process makes of all answers; plain JSON values, both."""
         name = f"ask{next(self._turn)}"
@@ -208,7 +212,6 @@ def _open_store(launch: Launch) -> PrefixStore:
             is_master=keeps,
             timeout=timedelta(seconds=PATIENCE_S),
             wait_for_workers=False,
-            multi_tenant=True,  # the process group finds it at the same port
         )
     except RuntimeError as error:
         where, first = f"{launch.address}:{launch.port}", str(error).splitlines()[0]

@@ -7,7 +7,6 @@ import secrets
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Literal
 
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -25,7 +24,7 @@ from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
 from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
 from models.weights.pretrained import Wanted, load_into
-from modules.data import EventDataModule
+from modules.data import EventDataModule, Split
 from modules.detection import DetectionModule, callbacks_of
 from modules.evaluation.variants import Variants
 from modules.pictures.figures import write_confusion_matrix
@@ -91,7 +90,10 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
             write_description(run.path, argv, config, device, [data.index("train"), data.index("val")])
 
     with run.kept_if_the_start_works() if is_first_process() else contextlib.nullcontext():
-        data, module = together(lambda: _prepare(config, run, checkpoint, signals.watch))
+        data = together(lambda: _open_data(config, ("train", "val"), signals.watch))
+        for split in ("train", "val"):
+            data.share_index(split)
+        module = together(lambda: _prepare(config, run, checkpoint, data))
         if checkpoint is None:
             record()
     trainer, writer = training_trainer(config, device, run, signals, [UnderWay(record)] if checkpoint else [])
@@ -110,13 +112,15 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
     return status
 
 
-def _prepare(
-    config: TrainConfig, run: RunFolder, checkpoint: Path | None, watch: LoaderWatch
-) -> tuple[EventDataModule, DetectionModule]:
-    """Everything that may be found wrong before the run folder is touched."""
+def _open_data(config: Config, splits: tuple[Split, ...], watch: LoaderWatch | None = None) -> EventDataModule:
     if read_launch().local_rank == 0:  # the others of its node would read the same
-        require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-    data = EventDataModule(config, watch)
+        damaged = config.training.max_damaged_chunks if isinstance(config, TrainConfig) else 0
+        require_usable(config.dataset, splits, max_damaged_chunks=damaged)
+    return EventDataModule(config, watch)
+
+
+def _prepare(config: TrainConfig, run: RunFolder, checkpoint: Path | None, data: EventDataModule) -> DetectionModule:
+    """Everything else that may be found wrong before the run folder is touched."""
     module = DetectionModule(config)
     say(*weigh_classes(config, data, module))
     if config.weights is not None:
@@ -133,7 +137,7 @@ def _prepare(
     if config.validation.limit_val_batches:
         data.check_shared_memory("val")
     check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
-    return data, module
+    return module
 
 
 def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit: Callable[[], None]) -> int:
@@ -172,18 +176,17 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 def _validate(config: ValidationConfig, argv: list[str]) -> int:
     device = device_of(config)
     say(*device.notes)
-    split: Literal["val", "test"] = "test" if config.use_test_set else "val"
+    split: Split = "test" if config.use_test_set else "val"
+    data = together(lambda: _open_data(config, (split,)))
+    data.share_index(split)
 
-    def prepare() -> tuple[EventDataModule, DetectionModule]:
-        if read_launch().local_rank == 0:
-            require_usable(config.dataset, splits=(split,))
-        data = EventDataModule(config)
+    def prepare() -> DetectionModule:
         data.check_shared_memory(split)
         module = DetectionModule(config)
         _load_weights(module, config.checkpoint, config)
-        return data, module
+        return module
 
-    data, module = together(prepare)
+    module = together(prepare)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
         index = data.index(split)

@@ -102,25 +102,39 @@ def together(do: Callable[[], T]) -> T:
         error = str(failure)
     except OSError as failure:
         error = ": ".join(map(str, filter(None, (failure.filename, failure.strerror or failure))))
-    nodes = _company.nodes
-    failed = _company.ask(error, lambda errors: by_node(errors, nodes))
-    if failed:
-        _company.refuse(failed)
+    _refuse_if(error, by_node)
     return value  # type: ignore[bad-return]  # what `do` gave
 
 
 def refuse_shared(gpu: str) -> None:
-    """Raises UserError, in the first process, where two processes would use one GPU, known by its unique number."""
-    if _company is None:
-        return
-    nodes = _company.nodes
+    """End all where two processes would use one GPU, known by its unique number."""
 
-    def judge(gpus: list[str]) -> str:
+    def judge(gpus: Sequence[str], nodes: Sequence[str]) -> str:
         for rank, each in enumerate(gpus):
             if gpus.index(each) != rank:
                 return f"rank {gpus.index(each)} and {rank} on {nodes[rank]} see the same GPU {each}: give each its own"
         return ""
 
-    told = _company.ask(gpu, judge)
-    if told:
-        _company.refuse(told)
+    _refuse_if(gpu, judge)
+
+
+def refuse_other_data(split: Path, digest: str) -> None:
+    """End all where copies on the disks of nodes differ in what is trained on, not only in times of files."""
+
+    def judge(digests: Sequence[str], nodes: Sequence[str]) -> str:
+        for each, name in zip(digests, nodes, strict=True):
+            if each != digests[0]:
+                differ = f"{digests[0]} on {nodes[0]}, {each} on {name}"
+                return f"{split}: the nodes hold different data ({differ}). Copy one to the other"
+        return ""
+
+    _refuse_if(digest, judge)
+
+
+def _refuse_if(mine: Any, judge: Callable[[Sequence[Any], Sequence[str]], str]) -> None:
+    """End all with what the first process makes of all answers and the names of their nodes, unless that is nothing."""
+    if _company is not None:
+        nodes = _company.nodes
+        told = _company.ask(mine, lambda answers: judge(answers, nodes))
+        if told:
+            _company.refuse(told)

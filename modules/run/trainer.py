@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from config.schema import Config, TrainConfig
 from modules.run.checkpoint_file import AtomicCheckpointIO
 from modules.run.folder import RunFolder
 from modules.run.loggers import build_loggers
+from modules.run.meeting import company
 from modules.run.processes import world_size
 
 
@@ -108,6 +110,27 @@ def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]
 
 
 class _Ddp(DDPStrategy):
+    def setup_distributed(self) -> None:
+        """Meet where the processes have met already: Lightning would have the group read MASTER_ADDR's store as it is.
+
+        An agent of torchrun keeps that store when it starts processes again, with the addresses of those that ended.
+        """
+        fellows = company()
+        if fellows is not None and not torch.distributed.is_initialized():
+            self.set_world_ranks()
+            backend = self._get_process_group_backend()
+            torch.distributed.init_process_group(
+                backend,
+                store=fellows.store_of_a_group(),
+                rank=self.global_rank,
+                world_size=self.world_size,
+                timeout=self._timeout,
+                device_id=self.root_device if self.root_device.type != "cpu" else None,
+            )
+            if backend == "nccl":  # which warns where it is left open
+                atexit.register(torch.distributed.destroy_process_group)
+        super().setup_distributed()
+
     @property
     def root_device(self) -> torch.device:
         devices = self.parallel_devices

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from config.errors import ConfigError, SharedError, UserError
+from config.errors import ConfigError, UserError
 from config.schema import TrainConfig
 from data.sampling import rows_per_kind
 from modules.data import EventDataModule
@@ -214,41 +214,25 @@ def test_streams_of_rare_classes_are_read_more_often(make_config) -> None:
     assert len(reads) == 4 * often.steps_per_epoch
 
 
+@pytest.mark.parametrize("only", [(), ("sequence_0",)])
 def test_one_process_looks_at_the_files_and_the_others_take_its_index(
-    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...]
 ) -> None:
-    config, told = make_config(), []
+    config = make_config()
+    config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"only": only})})
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("STREAMRVT_INDEX_VAL", "")  # restored at the end
+    first = EventDataModule(config)
+    first.share_index("val")
 
-    def process(rank: int) -> EventDataModule:
-        data = EventDataModule(config)
-        trainer = SimpleNamespace(global_rank=rank, world_size=2, state=SimpleNamespace(fn="fit"))
-        monkeypatch.setattr(data, "trainer", trainer, raising=False)
-        data.setup("fit")
-        return data
-
-    def of_the_first(value: object) -> list[object]:
-        told.extend([value] if isinstance(value, str) else [])
-        return [value]
-
-    monkeypatch.setattr("modules.data.gather_objects", of_the_first)
-    first = process(0)
-    monkeypatch.setattr("modules.data.gather_objects", lambda value: [told.pop(0) if value is None else value])
+    monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts the others, with what the first has decided
     with monkeypatch.context() as others:
         others.setattr("modules.data.load_index", lambda *_: pytest.fail("it looked at the files"))
-        second = process(1)
-    assert [second.index(split).digest for split in ("train", "val")] == [
-        first.index(split).digest for split in ("train", "val")
-    ]
-    told += ["of another disk", "of another disk"]
-    assert process(1).index("train").digest == first.index("train").digest
+        second = EventDataModule(config)
+        second.share_index("val")
+    assert second.index("val").digest == first.index("val").digest
 
-
-def test_what_the_first_process_finds_wrong_ends_them_all(
-    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = EventDataModule(make_config())
-    trainer = SimpleNamespace(global_rank=1, world_size=2, state=SimpleNamespace(fn="fit"))
-    monkeypatch.setattr(data, "trainer", trainer, raising=False)
-    monkeypatch.setattr("modules.data.gather_objects", lambda value: [UserError("no such folder")])
-    with pytest.raises(SharedError, match="no such folder"):
-        data.setup("fit")
+    monkeypatch.setenv("STREAMRVT_INDEX_VAL", '"of another disk"')
+    third = EventDataModule(config)
+    third.share_index("val")
+    assert third.index("val").digest == first.index("val").digest

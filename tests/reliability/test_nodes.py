@@ -176,7 +176,7 @@ def test_what_is_wrong_is_told_once_and_ends_both(
     for program in programs:
         assert program.exit_code() == 2, program.output()
     assert programs[0].output().count(told) == 1, programs[0].output()
-    assert not list((tmp_path / "runs").glob("*/*/checkpoints/*"))
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 def agents(data_set: Path, tmp_path: Path, *overrides: str) -> list[subprocess.Popen[bytes]]:
