@@ -2,15 +2,16 @@
 
 python scripts/preprocess.py IN OUT dataset=gen4 workers=8
 python scripts/preprocess.py IN OUT dataset=gen4 dataset.downsample_by_factor_2=false   # full beside half resolution
+python scripts/preprocess.py IN OUT dataset=gen4 sizes=[[360,640],[540,960],[720,1280]]  # in one pass over the events
 python scripts/preprocess.py IN OUT dataset=gen1 reference_gen1_spacing=true            # windows as in RVT's own files
 python scripts/preprocess.py IN OUT dataset=gen4 layout=both     # files of frames: compact (the default), rvt or both
 python scripts/preprocess.py IN OUT dataset=gen4 shard=3/16      # one of 16 jobs, on this or another machine
 python scripts/preprocess.py IN OUT dataset=gen4 shards=16 launcher=submitit submitit.slurm_partition=cpu  # all of them
 
 IN holds {train,val,test}/<name>_td.h5 (or another format of docs/formats.md) and <name>_bbox.npy beside each. Finished
-sequences are left alone, so a run that was stopped goes on where it was; one in the other layout gets what it lacks.
-A faulty recording is told at the end and stops no other. Training reads the compact files, RVT's own code those of
-layout=rvt.
+sequences are left alone, so a run that was stopped goes on where it was; one in the other layout, or with some of the
+sizes, gets what it lacks. A faulty recording is told at the end and stops no other. Training reads the compact files,
+RVT's own code those of layout=rvt. Where the recordings are gone, scripts/resample_frames.py makes smaller frames.
 
 Parts count from 1 (SLURM: --array=1-16, shard=$SLURM_ARRAY_TASK_ID/16). Any number of commands may work on one OUT
 at once, with or without shard=: each sequence is made by one of them, and what a killed one was at is taken up by the
@@ -32,7 +33,6 @@ from rich.console import Console
 from rich.table import Table
 
 from config.errors import UserError
-from config.loading import load_dataset_config
 from config.schema import DatasetConfig
 from config.search_path import add_config_dir
 from data.layout import SPLITS, FrameFiles, SequenceLayout, frame_files_of
@@ -40,6 +40,7 @@ from data.recordings.boxes import OTHER_CLASS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
 from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording, workplace_of
+from scripts.frame_sizes import HELP, load_sized_dataset
 from scripts.parallel import WorkerDiedError, run_beside_others, split_key, split_workers
 from scripts.shards import Launch, split_shard
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="+",
         metavar="key=value",
-        help="dataset=NAME, layout=compact|rvt|both (compact), workers=N (1), shard=K/N, any dataset key",
+        help=f"dataset=NAME, {HELP}, layout=compact|rvt|both (compact), workers=N (1), shard=K/N, any dataset key",
     )
     add_config_dir(parser)
     console = Console()
@@ -65,13 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shard, overrides = split_shard(overrides)
         layout, overrides = split_key("layout", "compact", overrides)
         layout = frame_files_of(layout)
-        dataset = load_dataset_config([_full_key(override) for override in overrides])
+        dataset, sizes = load_sized_dataset([_full_key(override) for override in overrides])
         found = find_recordings(options.source)
         if launch:
             launch.run("preprocess", arguments)  # what follows makes what they have left, and tells the sum
         if shard:
             found = replace(found, recordings=shard.part(found.recordings, lambda files: files.events.stat().st_size))
-        preprocess = partial(preprocess_recording, options.out, dataset, layout=layout)
+        preprocess = partial(preprocess_recording, options.out, dataset, sizes=sizes, layout=layout)
         outcomes = run_beside_others(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
         _remove_remains(options.out, found.recordings, outcomes)
         _remove_empty(options.out / PARTIAL_FOLDER)
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
-    code = _summarise(found, outcomes, dataset, layout, options.out, console)
+    code = _summarise(found, outcomes, [dataset.with_frames_of(size) for size in sizes], layout, options.out, console)
     if shard:
         print(f"This was part {shard}. The same command without shard= makes what is missing and prints the sum")
     return code
@@ -168,14 +169,18 @@ def _remove_empty(folder: Path) -> None:
 def _summarise(
     found: Found,
     outcomes: Sequence[Report | UserError],
-    dataset: DatasetConfig,
+    datasets: Sequence[DatasetConfig],
     layout: FrameFiles,
     out: Path,
     console: Console,
 ) -> int:
-    """Print what there is now, what was dropped and why, and what failed. Returns the exit code."""
+    """Print what there is now, what was dropped and why, and what failed. Returns the exit code.
+
+    `datasets`: one for each size of frames.
+    """
+    dataset = datasets[0]
     reports = [outcome for outcome in outcomes if isinstance(outcome, Report)]
-    console.print(_table(reports, dataset, out))
+    console.print(_table(reports, datasets, out))
     for note in [*found.notes, *(note for report in reports for note in report.notes)]:
         print(f"note: {note}", file=sys.stderr)
     errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
@@ -184,7 +189,12 @@ def _summarise(
         for files, outcome in zip(found.recordings, outcomes, strict=True)
         if isinstance(outcome, Report) and outcome.num_frames == 0 and outcome.num_boxes_read
     ]
-    made = [SequenceLayout.of(out / report.split / report.name, dataset) for report in reports if report.num_frames]
+    made = [
+        SequenceLayout.of(out / report.split / report.name, each)
+        for report in reports
+        for each in datasets
+        if report.num_frames
+    ]
     errors += [
         UserError(f"{path} was removed while this command ran. Run it again")
         for sequence in made
@@ -204,8 +214,9 @@ def _where_boxes_went(report: Report, dataset: DatasetConfig) -> str:
     return f"none of its {report.num_boxes_read:,} boxes remains, so there is no sequence: {reasons}{told}"
 
 
-def _table(reports: Sequence[Report], dataset: DatasetConfig, out: Path) -> Table:
-    table = Table("", *SPLITS, "total", title=str(out))
+def _table(reports: Sequence[Report], datasets: Sequence[DatasetConfig], out: Path) -> Table:
+    sizes = ", ".join("{} x {}".format(*dataset.loaded_hw) for dataset in datasets)
+    table = Table("", *SPLITS, "total", title=f"{out}: frames of {sizes}")
     for column in table.columns[1:]:
         column.justify = "right"
 
@@ -230,7 +241,7 @@ def _table(reports: Sequence[Report], dataset: DatasetConfig, out: Path) -> Tabl
     add_row("events in frames", lambda report: report.num_events_in_frames)
     if any(report.moved_boxes for report in reports):
         add_row("boxes moved to the time of their frame", lambda report: report.moved_boxes)
-    add_reasons("boxes", lambda report: report.boxes_per_class, dataset.label_classes)
+    add_reasons("boxes", lambda report: report.boxes_per_class, datasets[0].label_classes)
     add_reasons("dropped boxes", lambda r: r.dropped_boxes, _reasons(r.dropped_boxes for r in reports))
     add_reasons("events", lambda r: r.events_by_fault, _reasons(r.events_by_fault for r in reports))
     return table

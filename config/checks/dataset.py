@@ -25,14 +25,19 @@ def _check_frame_size(dataset: DatasetConfig) -> Iterator[Problem]:
     """Boxes are filtered by one length for both axes, and an event becomes no more than one count."""
     (height, width), (sensor_height, sensor_width) = dataset.loaded_hw, dataset.resolution_hw
     if height > sensor_height or width > sensor_width:
-        message = f"is {[height, width]}, more than the sensor's {[sensor_height, sensor_width]}"
+        message = f"is {[height, width]} (height, width), more than the sensor's {[sensor_height, sensor_width]}"
         yield Problem("dataset.frame_hw", message)
-    elif dataset.stride is None and abs(height * sensor_width - width * sensor_height) >= max(dataset.resolution_hw):
-        fitting = [height, round(height * sensor_width / sensor_height)]
-        message = (
-            f"is {[height, width]}, which distorts the sensor's {[sensor_height, sensor_width]}: {fitting} does not"
-        )
+    elif dataset.stride is None and _distorts(height, width, dataset.resolution_hw):
+        is_turned = not _distorts(width, height, dataset.resolution_hw)
+        fitting = [width, height] if is_turned else [height, round(height * sensor_width / sensor_height)]
+        sensor = [sensor_height, sensor_width]
+        message = f"is {[height, width]} (height, width), which distorts the sensor's {sensor}: {fitting} does not"
         yield Problem("dataset.frame_hw", message)
+
+
+def _distorts(height: int, width: int, sensor_hw: tuple[int, int]) -> bool:
+    """By a pixel and more."""
+    return abs(height * sensor_hw[1] - width * sensor_hw[0]) >= max(sensor_hw)
 
 
 def _check_class_map(dataset: DatasetConfig) -> Iterator[Problem]:

@@ -170,6 +170,10 @@ class DatasetConfig(Strict):
         """Height and width of the frames as loaded, before padding."""
         return self.frame_hw or (self._half_hw if self.downsample_by_factor_2 else self.resolution_hw)
 
+    def with_frames_of(self, hw: tuple[int, int]) -> DatasetConfig:
+        """The same data set with frames of another size."""
+        return self.model_copy(update={"frame_hw": hw})
+
     @property
     def stride(self) -> int | None:
         """Sensor pixels per row and column of the loaded frame: 1, or 2 by RVT's rule; None for sizes between."""

@@ -194,8 +194,9 @@ def fault_of(error: UserError, path: Path, skippable: bool = False) -> Fault:
 def _check_frames(layout: SequenceLayout, dataset: DatasetConfig, facts: SequenceFacts, num_samples: int) -> None:
     if not layout.present_frames:
         others = sorted(other.name for other in layout.representation.glob("*.h5"))
+        make = "make this size (sizes=[{},{}] of scripts/preprocess.py, resample_frames.py)".format(*dataset.loaded_hw)
         remedy = (
-            f"There is {', '.join(others)}: check dataset.downsample_by_factor_2 and dataset.frame_hw"
+            f"There is {', '.join(others)}: check dataset.downsample_by_factor_2 and dataset.frame_hw, or {make}"
             if others
             else PREPROCESS_AGAIN
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -71,7 +71,7 @@ _TOLD = TypeAdapter(Report)  # as a frames file's attribute has it
 
 
 def workplace_of(out: Path, files: RecordingFiles, *, wait: bool = False) -> AbstractContextManager[Path]:
-    """Where OUT/<split>/<name> is written, at full or half resolution."""
+    """Where OUT/<split>/<name> is written, with frames of any size."""
     name = out / PARTIAL_FOLDER / files.split / files.name
     return workplace(name, out / files.split / files.name, wait=wait)
 
@@ -82,36 +82,52 @@ def preprocess_recording(
     files: RecordingFiles,
     on_frame: Callable[[], None] = lambda: None,
     *,
+    sizes: Sequence[tuple[int, int]] = (),
     layout: FrameFiles = "compact",
     wait: bool = False,
 ) -> Report:
     """Write OUT/<split>/<name>, or leave it alone where it is finished; it appears at once and complete, or not at all.
 
-    A finished sequence that lacks a file of frames which `layout` asks for gets it, converted from the one that is
-    there. A recording without a usable box gives no folder, and a report of 0 frames that says where its boxes went.
-    Raises UserError for faulty files, and for a finished folder that other settings have made; BusyError where another
-    process is writing it, whose end it waits for with `wait`.
+    `sizes`: height and width of frames, where the data set's own is not meant. Those that are missing are made in one
+    pass over the recording. A finished sequence that lacks a file of frames which `layout` asks for gets it, converted
+    from the one that is there. A recording without a usable box gives no folder, and a report of 0 frames that says
+    where its boxes went. Raises UserError for faulty files, and for a finished folder that other settings have made;
+    BusyError where another process is writing it, whose end it waits for with `wait`.
     """
-    target = SequenceLayout.of(out / files.split / files.name, dataset)
-    if not target.present_frames:
+    target = out / files.split / files.name
+    wanted = [dataset.with_frames_of(size) for size in sizes] or [dataset]
+    written, finished = None, wanted
+    if _missing(target, wanted):
         try:
             with workplace_of(out, files, wait=wait) as folder:
-                if not target.present_frames:
-                    return _write_sequence(folder / files.name, target, dataset, files, layout, on_frame)
+                missing = _missing(target, wanted)  # by now
+                finished = [each for each in wanted if each not in missing]
+                reports = [_finished_report(target, files, each) for each in finished]  # with the same settings
+                if missing:
+                    written = _write_sequence(folder / files.name, target, missing, files, layout, on_frame)
         except OSError as error:  # those of reading are UserErrors by now
-            raise UserError(f"{target.folder} cannot be written: {error}. {_remedy(error)}") from error
-    report = _finished_report(target, files, dataset)
-    return replace(report, num_files_added=add_frame_files(target, on_frame, files=layout, wait=wait))
+            raise UserError(f"{target} cannot be written: {error}. {_remedy(error)}") from error
+    else:
+        reports = [_finished_report(target, files, each) for each in wanted]
+    layouts = [SequenceLayout.of(target, each) for each in finished]
+    num_added = sum(add_frame_files(each, on_frame, files=layout, wait=wait) for each in layouts)
+    return replace(written or reports[0], num_files_added=num_added)
+
+
+def _missing(target: Path, datasets: Sequence[DatasetConfig]) -> list[DatasetConfig]:
+    return [dataset for dataset in datasets if not SequenceLayout.of(target, dataset).present_frames]
 
 
 def _write_sequence(
     folder: Path,
-    target: SequenceLayout,
-    dataset: DatasetConfig,
+    target: Path,
+    datasets: Sequence[DatasetConfig],
     files: RecordingFiles,
     layout: FrameFiles,
     on_frame: Callable[[], None],
 ) -> Report:
+    """`datasets`: one for each size of frames, and the same in all else."""
+    dataset = datasets[0]
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
     boxes, start_us = _usable_boxes(files, dataset, recording, report)
@@ -121,15 +137,19 @@ def _write_sequence(
         early = {_TOO_EARLY.format(dataset.preprocessing.first_label_ms): len(boxes)} if len(boxes) else {}
         report.dropped_boxes |= early
         return report
-    partial = SequenceLayout.of(folder, dataset)
-    partial.representation.mkdir(parents=True)
+    partial = [SequenceLayout.of(folder, each) for each in datasets]
+    partial[0].representation.mkdir(parents=True)
     bounds_us = ((end - _window_us(dataset) + start_us, end + start_us) for end in grid.end_us.tolist())
     seen = _Seen()
-    with frame_writers(partial, layout, (dataset.channels, *dataset.loaded_hw)) as writers:
-        num_events = write_frames(writers, seen.through(recording.windows(bounds_us)), dataset, on_frame)
+    with ExitStack() as stack:
+        writers = [
+            (each, stack.enter_context(frame_writers(place, layout, (each.channels, *each.loaded_hw))))
+            for place, each in zip(partial, datasets, strict=True)
+        ]
+        num_events = write_frames(writers, seen.through(recording.windows(bounds_us)), on_frame)
         grid = grid.first(len(num_events))
         _check_events(files, recording, num_events[grid.labelled])
-        labels, others = write_labels(partial, boxes, grid)
+        labels, others = write_labels(partial[0], boxes, grid)
         counts = Counter(labels["class_id"].tolist())
         report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
         report.boxes_per_class = {name: counts[index] for index, name in enumerate(dataset.label_classes)}
@@ -137,17 +157,18 @@ def _write_sequence(
         report.num_events_in_frames = seen.num_events
         report.events_by_fault = {reason: count for reason, count in recording.faults.items() if count}
         told = {SETTINGS_KEY: _settings(dataset), RULE_KEY: LABEL_RULE, REPORT_KEY: json.dumps(asdict(report))}
-        for writer in writers:
+        for writer in (writer for _, writers_of_size in writers for writer in writers_of_size):
             writer.attributes.update(told)
     move_into_place(partial, target)
-    _refuse_faults(target, dataset)  # where locks do not hold, another process may have written the same
+    for each in datasets:
+        _refuse_faults(target, each)  # where locks do not hold, another process may have written the same
     return report
 
 
-def _refuse_faults(target: SequenceLayout, dataset: DatasetConfig) -> None:
-    for fault in check_sequence(target.folder, dataset, num_samples=0).faults:
+def _refuse_faults(target: Path, dataset: DatasetConfig) -> None:
+    for fault in check_sequence(target, dataset, num_samples=0).faults:
         if fault.blocks_training:
-            raise UserError(f"{fault.path}: {fault.what}. Delete {target.folder} and run this again")
+            raise UserError(f"{fault.path}: {fault.what}. Delete {target} and run this again")
 
 
 def _remedy(error: OSError) -> str:
@@ -208,10 +229,11 @@ def _labels_off_the_rhythm(
         )
 
 
-def _finished_report(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> Report:
+def _finished_report(folder: Path, files: RecordingFiles, dataset: DatasetConfig) -> Report:
     """The report of a finished sequence. One that RVT's own script made carries none: then it has counts of 0."""
+    target = SequenceLayout.of(folder, dataset)
     reports = [_report_of(path, target, files, dataset) for path in target.present_frames]
-    _refuse_faults(target, dataset)
+    _refuse_faults(folder, dataset)
     report = next((report for report in reports if report is not None), Report())
     return replace(report, split=files.split, name=files.name, was_present=True)
 

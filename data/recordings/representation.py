@@ -35,6 +35,34 @@ def _cells(sensor_pixels: int, frame_pixels: int) -> UInt16[ndarray, " n"]:
     return ((2 * np.arange(sensor_pixels) + 1) * frame_pixels // (2 * sensor_pixels)).astype(np.uint16)
 
 
+def resample_frame(
+    source: UInt8[ndarray, "c sensor_h sensor_w"], count_cutoff: int, frame: UInt8[ndarray, "c h w"]
+) -> None:
+    """Write what `count_window` counts of a window at the size of `frame`, from its frame at the sensor's size.
+
+    Equal to the bit where `source` has the same cut-off: time bins do not depend on the size, each cell of the sensor
+    belongs to one cell of `frame` or, at half the size, to one or none, and where a cell had stopped at the cut-off, so
+    does the sum that it is a part of.
+    """
+    sensor_hw, frame_hw = source.shape[1:], frame.shape[1:]
+    frame.fill(0)
+    if frame_hw == (sensor_hw[0] // 2, sensor_hw[1] // 2):
+        frame[:] = source[:, 1::2, 1::2]
+        return
+    rows, columns = (_cells(sensor, size) for sensor, size in zip(sensor_hw, frame_hw, strict=True))
+    _sum_cells(source, rows, columns, count_cutoff, frame)
+
+
+@compiled
+def _sum_cells(source: ndarray, rows: ndarray, columns: ndarray, cutoff: int, frame: ndarray) -> None:
+    for channel in range(source.shape[0]):
+        for y in range(source.shape[1]):
+            line, target = source[channel, y], frame[channel, rows[y]]
+            for x in range(line.size):
+                if line[x]:
+                    target[columns[x]] = min(np.int64(target[columns[x]]) + line[x], cutoff)
+
+
 def add_stacked_histogram(
     x: UInt16[ndarray, " n"],
     y: UInt16[ndarray, " n"],

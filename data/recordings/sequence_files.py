@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,19 @@ _BETWEEN = "between labelled frames"
 
 
 def write_frames(
-    writers: Collection[FrameWriter],
+    writers: Sequence[tuple[DatasetConfig, Collection[FrameWriter]]],
     windows: Iterable[Events],
-    dataset: DatasetConfig,
     on_frame: Callable[[], None],
 ) -> Int64[ndarray, " frames"]:
-    """Append a frame of each window to all `writers`; returns the number of events in each."""
-    frame = np.empty((dataset.channels, *dataset.loaded_hw), np.uint8)
+    """Append a frame of each window, of every data set's size, to its writers; returns the number of events in each."""
+    frames = [np.empty((dataset.channels, *dataset.loaded_hw), np.uint8) for dataset, _ in writers]
     num_events = []
     for events in windows:
-        frame.fill(0)
-        count_window(events, dataset.representation.count_cutoff, dataset.resolution_hw, frame)
-        for writer in writers:
-            writer.append(frame)
+        for frame, (dataset, writers_of_size) in zip(frames, writers, strict=True):
+            frame.fill(0)
+            count_window(events, dataset.representation.count_cutoff, dataset.resolution_hw, frame)
+            for writer in writers_of_size:
+                writer.append(frame)
         num_events.append(len(events))
         on_frame()
     return np.array(num_events, np.int64)
@@ -62,22 +62,23 @@ def write_labels(target: SequenceLayout, boxes: ndarray, grid: FrameGrid) -> tup
     return labels, Counter({reason: count for reason, count in others.items() if count})
 
 
-def move_into_place(partial: SequenceLayout, target: SequenceLayout) -> None:
-    """By renaming. Where the sequence exists at the other resolution, only the frames join it, the file that tells a
-    finished sequence last.
+def move_into_place(partial: Sequence[SequenceLayout], target: Path) -> None:
+    """Rename one folder's files, of one or more sizes of frames. Where the sequence exists with others, only the frames
+    join it, of each size the file that tells a finished one last.
     """
-    if not target.folder.exists():
-        target.folder.parent.mkdir(parents=True, exist_ok=True)
-        partial.folder.rename(target.folder)
+    folder = partial[0].folder
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
         return
-    for path in sorted(partial.folder.rglob("*.np[yz]")):
-        if not _have_equal_arrays(path, target.folder / path.relative_to(partial.folder)):
+    for path in sorted(folder.rglob("*.np[yz]")):
+        if not _have_equal_arrays(path, target / path.relative_to(folder)):
             raise UserError(
-                f"{target.folder} exists already, with other labels or times than this command gives. "
+                f"{target} exists already, with other labels or times than this command gives. "
                 "Give another output folder, or delete this one"
             )
-    for path in partial.present_frames:
-        path.replace(target.representation / path.name)
+    for path in (path for layout in partial for path in layout.present_frames):
+        path.replace(target / path.relative_to(folder))
 
 
 def _have_equal_arrays(path: Path, other: Path) -> bool:

@@ -143,6 +143,32 @@ def test_frames_of_a_size_between_lie_beside_them_with_all_events(tmp_path: Path
     assert frames.sum(axis=(1, 2, 3), dtype=int).tolist() == [51] * 18
 
 
+SIZES = [(10, 15), (12, 18), (20, 30)]
+
+
+def test_sizes_made_in_one_pass_are_the_files_of_single_runs(tmp_path: Path) -> None:
+    """Also where one of them was there before: that one is left alone, and the others join it."""
+    files, dataset = write_recording(tmp_path / "raw"), small_dataset()
+    for size in SIZES:
+        preprocess_recording(tmp_path / "single", small_dataset(f"dataset.frame_hw={list(size)}"), files, layout="both")
+    preprocess_recording(tmp_path / "later", dataset, files, sizes=SIZES[1:2], layout="rvt")
+    reports = [
+        preprocess_recording(tmp_path / out, dataset, files, sizes=SIZES, layout="both")
+        for out in ("once", "later", "once")
+    ]
+    assert files_below(tmp_path / "once") == files_below(tmp_path / "later") == files_below(tmp_path / "single")
+    assert [(report.was_present, report.num_files_added) for report in reports] == [(False, 0), (False, 1), (True, 0)]
+
+
+def test_a_size_is_not_added_to_one_of_other_settings(tmp_path: Path) -> None:
+    files = write_recording(tmp_path / "raw")
+    preprocess_recording(tmp_path, small_dataset("dataset.representation.count_cutoff=5"), files)
+    before = files_below(tmp_path / "train")
+    with pytest.raises(UserError, match="other settings"):
+        preprocess_recording(tmp_path, small_dataset(), files, sizes=SIZES)
+    assert files_below(tmp_path / "train") == before
+
+
 def test_a_finished_sequence_is_left_alone_and_reported(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
     first = preprocess_recording(tmp_path, small_dataset(), files)
