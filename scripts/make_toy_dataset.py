@@ -2,6 +2,7 @@
 
 python scripts/make_toy_dataset.py datasets/toy_raw
 python scripts/make_toy_dataset.py datasets/toy_full_raw --full
+python scripts/make_toy_dataset.py datasets/toy_distant_raw --full --distant
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each recording (default 3)")
     parser.add_argument("--size", type=frame_size, help="HxW of the sensor in pixels (default 360x640)")
     parser.add_argument("--full", action="store_true", help="720x1280, the sensor of eTraM")
+    parser.add_argument(
+        "--distant",
+        action="store_true",
+        help="seen from afar, as eTraM is: pedestrians of 10 to 40 pixels on a sensor of any size, rare trams",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     options = parser.parse_args(arguments)
     if options.full and options.size:
@@ -58,7 +64,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def describe(options: argparse.Namespace) -> dict:
     """What determines the files."""
     counts = {split: getattr(options, split) for split in SPLITS}
-    return {"seed": options.seed, "seconds": options.seconds, "size_hw": list(options.size), "recordings": counts}
+    kind = {"distant": True} if options.distant else {}
+    return {
+        "seed": options.seed,
+        "seconds": options.seconds,
+        "size_hw": list(options.size),
+        "recordings": counts,
+    } | kind
 
 
 def already_there(out: Path, description: dict) -> bool:
@@ -81,9 +93,8 @@ def make_recordings(folder: Path, options: argparse.Namespace) -> Iterator[int]:
             for index in range(getattr(options, split)):
                 seed = (options.seed, split_number, index)
                 name = f"street_{split}_{index:03d}"
-                jobs.append(
-                    pool.submit(write_recording, folder / split, name, options.size, options.seconds, index, seed)
-                )
+                scene = (options.size, options.seconds, index, seed, options.distant)
+                jobs.append(pool.submit(write_recording, folder / split, name, *scene))
         for job in as_completed(jobs):
             yield job.result()
 

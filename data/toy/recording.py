@@ -64,10 +64,16 @@ def label_boxes(scene: Scene, duration_s: float) -> np.ndarray:
 
 
 def write_recording(
-    folder: Path, name: str, frame_hw: tuple[int, int], duration_s: float, index: int, seed: tuple[int, ...]
+    folder: Path,
+    name: str,
+    frame_hw: tuple[int, int],
+    duration_s: float,
+    index: int,
+    seed: tuple[int, ...],
+    distant: bool = False,
 ) -> int:
     """Write `<name>_td.h5` and `<name>_bbox.npy`; equal arguments give equal files. Returns the number of events."""
-    scene = make_scene(frame_hw, duration_s, index, default_rng(seed))
+    scene = make_scene(frame_hw, duration_s, index, default_rng(seed), distant)
     np.save(folder / f"{name}_bbox.npy", label_boxes(scene, duration_s))
     with h5py.File(folder / f"{name}_td.h5", "w") as file:
         group = file.create_group("events")

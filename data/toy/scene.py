@@ -20,8 +20,10 @@ from data.toy.sprites import Sprite
 
 NEAR_PX_PER_M = 0.108  # times the frame height, at the lower edge of the frame
 MIN_VISIBLE = 0.35  # share of a road user's area, in the frame and not hidden, below which it is not labelled
-MIN_SIDE = 0.022  # of the frame height; narrower slivers at the frame's edge are not labelled
-MIN_SHIFT_PX = 0.7  # within a window of 50 ms; whoever stands still gives no events and is not labelled
+MIN_SIDE = 0.022  # of the frame height, times the view's scale; narrower slivers at the frame's edge are not labelled
+MIN_SHIFT_PX = (
+    0.7  # within a window of 50 ms, times the view's scale; whoever stands still gives no events and is not labelled
+)
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class View:
     frame_hw: tuple[int, int]
     vanishing_y: float
     convergence: float  # per pixel, never zero
+    scale: float = 1.0  # of everything that stands or moves there; the ground's layout stays
 
     def y_at(self, depth_y: float, x: float) -> float:
         return self.vanishing_y + (depth_y - self.vanishing_y) * (1 + self.convergence * (x - self.frame_hw[1] / 2))
 
     def px_per_m(self, y: float) -> float:
         height = self.frame_hw[0]
-        return NEAR_PX_PER_M * height * (y - self.vanishing_y) / (height - self.vanishing_y)
+        return NEAR_PX_PER_M * height * (y - self.vanishing_y) / (height - self.vanishing_y) * self.scale
 
     def x_at(self, depth_y: float, metres: float) -> float:
         """Column of a point that lies `metres` to the right of the centre along the lane at `depth_y`."""
@@ -180,8 +183,12 @@ class Scene:
             inside = solid[rows.start - patch.y0 : rows.stop - patch.y0, cols.start - patch.x0 : cols.stop - patch.x0]
             visible = (inside & ~hidden[rows, cols]).sum() / solid.sum()
             hidden[rows, cols] |= inside
-            if isinstance(thing, Actor) and visible >= MIN_VISIBLE and thing.shift_px(t_s) >= MIN_SHIFT_PX:
+            if (
+                isinstance(thing, Actor)
+                and visible >= MIN_VISIBLE
+                and thing.shift_px(t_s) >= MIN_SHIFT_PX * self.view.scale
+            ):
                 ys, xs = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
                 width, height = int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)
-                if min(width, height) >= MIN_SIDE * self.view.frame_hw[0]:
+                if min(width, height) >= MIN_SIDE * self.view.frame_hw[0] * self.view.scale:
                     yield thing, (cols.start + int(xs[0]), rows.start + int(ys[0]), width, height)

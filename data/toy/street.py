@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from data.toy.scene import Actor, Motion, Patch, Scene, Standing, View, make_motion
+from data.toy.scene import NEAR_PX_PER_M, Actor, Motion, Patch, Scene, Standing, View, make_motion
 from data.toy.sprites import ROAD_USERS, Pen, make_sprite
 
 CLASS_NAMES = tuple(ROAD_USERS)
@@ -24,15 +24,30 @@ LANES = (  # far to near: depth in frame heights, and who uses the lane
     (0.94, WALKERS),
 )
 KERBS = (0.505, 0.90)
+DISTANT_TRAFFIC = (*CLASS_NAMES[:6], "car", "pedestrian", "bicycle", "pedestrian", "car", "pedestrian", "car")
+DISTANT_PX_PER_M = 26  # at the lower edge, on a sensor of any size: pedestrians of 10 to 40 pixels, cars of 30 to 110
+RARE_EVERY = 6  # scenes of a distant street with a tram, and with a wheelchair
 
 
-def make_scene(frame_hw: tuple[int, int], duration_s: float, index: int, rng: Generator) -> Scene:
-    """The street number `index` of a set; the number decides which classes it has, so that small sets have all."""
+def make_scene(
+    frame_hw: tuple[int, int], duration_s: float, index: int, rng: Generator, distant: bool = False
+) -> Scene:
+    """The street number `index` of a set; the number decides which classes it has, so that small sets have all.
+
+    `distant`: as eTraM's cameras see it, from afar and with more depth; many small road users, trams and wheelchairs
+    in one scene of six each.
+    """
     height, width = frame_hw
     convergence = rng.uniform(0.04, 0.13) * rng.choice([-1, 1]) / width
-    view = View(frame_hw, rng.uniform(-0.75, -0.5) * height, convergence)
-    absent = {(3 * index + place) % len(TRAFFIC) for place in range(3)}
-    classes = rng.permutation([name for place, name in enumerate(TRAFFIC) if place not in absent])
+    if distant:
+        scale = DISTANT_PX_PER_M / (NEAR_PX_PER_M * height)
+        view = View(frame_hw, rng.uniform(0.15, 0.25) * height, convergence, scale)
+        rare = {1: ["tram"], 4: ["wheelchair"]}.get(index % RARE_EVERY, [])
+        classes = rng.permutation([*DISTANT_TRAFFIC, *rare])
+    else:
+        view = View(frame_hw, rng.uniform(-0.75, -0.5) * height, convergence)
+        absent = {(3 * index + place) % len(TRAFFIC) for place in range(3)}
+        classes = rng.permutation([name for place, name in enumerate(TRAFFIC) if place not in absent])
     things = [*place_road_users(classes, view, duration_s, rng), *place_standing(view, rng)]
     return Scene(view, paint_background(view, rng), sorted(things, key=lambda thing: thing.depth_y))
 
