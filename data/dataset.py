@@ -18,11 +18,12 @@ from config.schema import DatasetConfig
 from data.augmentation import Augmentation
 from data.batch import SequenceBatch
 from data.boxes import cxcywh_from_xywh
+from data.copy_paste import CopyPaste
 from data.event_augmentation import draw_disturbance
 from data.index import SplitIndex
 from data.labels import Labels
 from data.plan import ChunkRead
-from data.sequence import Sequence
+from data.sequence import Sequence, move_frames
 
 _MAX_OPEN_SEQUENCES = 1024
 
@@ -41,6 +42,7 @@ class ChunkDataset(Dataset):
         self._stream = Augmentation(dataset.data_augmentation.stream, dataset.loaded_hw)
         self._sequences: OrderedDict[int, Sequence] = OrderedDict()
         self._owner = os.getpid()
+        self._copy_paste = CopyPaste(index, self._sequence) if dataset.pastes else None
 
     def __getitem__(self, index: ChunkRead) -> SequenceBatch:
         return self.__getitems__([index])
@@ -81,11 +83,22 @@ class ChunkDataset(Dataset):
         if read.augmentation_seed is None:
             sequence.frames(read.start, read.stop, out)
             return labels
+        present = out[: min(read.stop, len(sequence)) - read.start]
+        kind = self._dataset.data_augmentation.random if read.is_random else self._dataset.data_augmentation.stream
+        pastes = self._copy_paste.draw(read, kind.copy_paste) if self._copy_paste is not None else []
+        if self._copy_paste is not None and pastes:
+            sequence.frames(read.start, read.stop, out)
+            labels = self._copy_paste.lay(pastes, read, present, labels)
         augmentation = self._random if read.is_random else self._stream
         latest = labels.box_image == labels.box_image.max(initial=-1)  # what RVT zooms in on is in that frame
         move = augmentation.draw(read.augmentation_seed, labels.boxes[latest])
-        sequence.frames(read.start, read.stop, out, move.pixel_map())
-        self._disturb(read, out[: min(read.stop, len(sequence)) - read.start])
+        pixel_map = move.pixel_map()
+        if pastes:
+            if pixel_map is not None:
+                move_frames(present, pixel_map)
+        else:
+            sequence.frames(read.start, read.stop, out, pixel_map)
+        self._disturb(read, present)
         boxes = move.boxes(labels.boxes)
         seen = (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
         moved = Labels(labels.frames, boxes[seen], labels.box_image[seen])

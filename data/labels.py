@@ -25,6 +25,7 @@ class Labels:
     frames: Int64[ndarray, " k"]  # ascending, counted from the stretch's first frame
     boxes: Float32[ndarray, "n 5"]  # class, x, y, w, h in pixels of the loaded frame; x, y is the top-left corner
     box_image: Int64[ndarray, " n"]  # position in `frames`, ascending
+    track_id: Int64[ndarray, " n"] | None = None  # of each box; None where the file has none, or nobody asked
     left_out: tuple[int, int] = (0, 0)  # boxes of the file that are not finite; that are flat or outside the frame
     largest_id: int = 0  # of the file, before the class map
 
@@ -70,11 +71,13 @@ def read_labels(path: Path, dataset: DatasetConfig) -> Labels:
         with reading(layout.boxes, REMEDY):
             box_t_us = whole_numbers(raw["t"], "times")
         _require_times_of_frames(layout.boxes, box_t_us, t_us, frames[box_image])
+    track_id = raw["track_id"].astype(np.int64) if "track_id" in (raw.dtype.names or ()) else None
     boxes = loaded_boxes(raw, dataset)
     is_finite = np.isfinite(raw["x"] + raw["y"] + raw["w"] + raw["h"])
     keep = is_finite & (boxes[:, 3] > 0) & (boxes[:, 4] > 0)
     left_out = int((~is_finite).sum()), int((is_finite & ~keep).sum())
-    return Labels(frames, boxes[keep], box_image[keep], left_out, int(raw["class_id"].max(initial=0)))
+    track_id = None if track_id is None else track_id[keep]
+    return Labels(frames, boxes[keep], box_image[keep], track_id, left_out, int(raw["class_id"].max(initial=0)))
 
 
 def require_boxes(raw: ndarray) -> None:

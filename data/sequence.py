@@ -22,6 +22,7 @@ from data.hdf5_trust import HDF5_ERRORS, FrameChunks, dataset_inside
 from data.labels import REMEDY, Labels, read_frame_times, read_labels
 from data.layout import FRAMES_KEY, MAKE_RVT, SequenceLayout, compact_path
 from data.pixel_map import FreePixelMap, PixelMap
+from data.tracks import Track, tracks_of
 
 
 @runtime_checkable
@@ -95,6 +96,7 @@ class Sequence:
         self._layout = SequenceLayout.of(path, dataset)
         self._reader: FrameReader | None = None
         self._labels: Labels | None = None
+        self._tracks: tuple[Track, ...] | None = None
         self._t_us: Int64[ndarray, " n"] | None = None
 
     @property
@@ -127,10 +129,7 @@ class Sequence:
         present = max(min(stop, len(reader)) - start, 0)
         reader.read(start, start + present, out, pixel_map if isinstance(pixel_map, PixelMap) else None)
         if isinstance(pixel_map, FreePixelMap):
-            for frame in out[:present]:
-                unmoved = _scratch(reader.frame_chw)
-                unmoved[:] = frame
-                pixel_map.gather(unmoved, frame)
+            move_frames(out[:present], pixel_map)
         out[present:] = 0
         return out
 
@@ -141,15 +140,20 @@ class Sequence:
 
     def labels(self, start: int, stop: int) -> Labels:
         """Labelled frames among start..stop-1, in pixels of the loaded frame, clamped to it, without flat boxes."""
-        if self._labels is None:
-            self._labels = read_labels(self.path, self._dataset)
-        first, last = np.searchsorted(self._labels.frames, (start, stop))
-        boxes = slice(*np.searchsorted(self._labels.box_image, (first, last)))
+        labels = self._all_labels()
+        first, last = np.searchsorted(labels.frames, (start, stop))
+        boxes = slice(*np.searchsorted(labels.box_image, (first, last)))
         return Labels(
-            self._labels.frames[first:last] - start,
-            self._labels.boxes[boxes].copy(),  # augmentation works in place
-            self._labels.box_image[boxes] - first,
+            labels.frames[first:last] - start,
+            labels.boxes[boxes].copy(),  # augmentation works in place
+            labels.box_image[boxes] - first,
         )
+
+    def tracks(self) -> tuple[Track, ...]:
+        """What its labels follow from frame to frame; none where they have no track ids."""
+        if self._tracks is None:
+            self._tracks = tuple(tracks_of(self._all_labels()))
+        return self._tracks
 
     def close(self) -> None:
         if self._reader is not None:
@@ -170,10 +174,23 @@ class Sequence:
             self._reader = reader
         return self._reader
 
+    def _all_labels(self) -> Labels:
+        if self._labels is None:
+            self._labels = read_labels(self.path, self._dataset)
+        return self._labels
+
     def _all_t_us(self) -> Int64[ndarray, " n"]:
         if self._t_us is None:
             self._t_us = read_frame_times(self._layout)
         return self._t_us
+
+
+def move_frames(frames: UInt8[ndarray, "l c h w"], pixel_map: PixelMap | FreePixelMap) -> None:
+    """Move frames that have been read, in place."""
+    for frame in frames:
+        unmoved = _scratch(frame.shape)
+        unmoved[:] = frame
+        pixel_map.gather(unmoved, frame)
 
 
 @lru_cache(maxsize=1)

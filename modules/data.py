@@ -16,12 +16,14 @@ from torch.utils.data import DataLoader
 from config.errors import UserError
 from config.schema import Config, DatasetConfig, TrainConfig
 from data.batch import SequenceBatch
+from data.copy_paste import CopyPaste
 from data.dataset import ChunkDataset
 from data.index import SplitIndex, load_index, written_index
 from data.layout import CHECK_LABELS, SequenceLayout
 from data.loader import LoaderWatch, StreamLoader, prepare_worker
 from data.plan import EvaluationPlan, TrainingPlan
 from data.sampling import EvaluationSampler, TrainingSampler, make_training_plan
+from data.sequence import Sequence
 from modules.run.description import describe_split
 from modules.run.meeting import refuse_other_data, together
 from modules.run.processes import share
@@ -138,6 +140,12 @@ class EventDataModule(LightningDataModule):
             raise UserError(f"{self._config.dataset.path / split} has no labelled frame. {CHECK_LABELS}")
         plan = EvaluationPlan(streams, length, self._config.batch_size.eval, world_size)
         return self._loader(split, EvaluationSampler(plan, rank), self._config.hardware.num_workers.eval)
+
+    def require_tracks(self) -> None:
+        """Raises UserError where objects are to be pasted along tracks, and the labels have none."""
+        dataset = self._config.dataset
+        if dataset.pastes:
+            CopyPaste(self.index("train"), lambda i: Sequence(self.index("train").path(i), dataset)).require_tracks()
 
     def check_shared_memory(self, split: Split) -> None:
         """Raises UserError where the batches that workers read ahead do not fit."""

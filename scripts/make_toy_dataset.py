@@ -64,13 +64,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def describe(options: argparse.Namespace) -> dict:
     """What determines the files."""
     counts = {split: getattr(options, split) for split in SPLITS}
-    kind = {"distant": True} if options.distant else {}
-    return {
-        "seed": options.seed,
-        "seconds": options.seconds,
-        "size_hw": list(options.size),
-        "recordings": counts,
-    } | kind
+    fixed = {"seed": options.seed, "seconds": options.seconds, "size_hw": list(options.size), "recordings": counts}
+    return fixed | ({"distant": True} if options.distant else {})
 
 
 def already_there(out: Path, description: dict) -> bool:

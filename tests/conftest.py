@@ -40,7 +40,8 @@ CHANNELS = 20
 FRAMES_FILE = "event_representations_ds2_nearest.h5"
 REPRESENTATION = "event_representations_v2/stacked_histogram_dt=50_nbins=10"
 
-Boxes = list[tuple[int, float, float, float, float]]  # class, x, y, w, h in sensor pixels
+# class, x, y, w, h in sensor pixels; and a track id, if it is not 0
+Boxes = list[tuple[int, float, float, float, float] | tuple[int, float, float, float, float, int]]
 
 
 def write_sequence(path: Path, num_frames: int, labels: dict[int, Boxes], frames: np.ndarray | None = None) -> Path:
@@ -50,7 +51,7 @@ def write_sequence(path: Path, num_frames: int, labels: dict[int, Boxes], frames
         labels: boxes by index of the labelled frame; windows end at 100 ms, 150 ms, ...
     """
     t_us = 100_000 + 50_000 * np.arange(num_frames)
-    rows = [(t_us[i], *box[1:], box[0], 0, 1.0) for i in sorted(labels) for box in labels[i]]
+    rows = [(t_us[i], *box[1:5], box[0], *(box[5:] or (0,)), 1.0) for i in sorted(labels) for box in labels[i]]
     boxes_per_frame = [len(labels[i]) for i in sorted(labels)]
     representation, boxes = path / REPRESENTATION, path / "labels_v2"
     representation.mkdir(parents=True)

@@ -46,6 +46,13 @@ def check_lanes(config: Config) -> Iterator[Problem]:
             "dataset.train.random.weighted_sampling",
             "is of random chunks, and dataset.train.sampling=stream reads none; see dataset.train.repeat_threshold",
         )
+    augmentation, sampling = config.dataset.data_augmentation, config.dataset.train.sampling
+    for kind, other in (("random", "stream"), ("stream", "random")):
+        if sampling == other and getattr(augmentation, kind).copy_paste.prob:
+            yield Problem(
+                f"dataset.data_augmentation.{kind}.copy_paste.prob",
+                f"has no effect: dataset.train.sampling={other}; see dataset.data_augmentation.{other}.copy_paste.prob",
+            )
 
 
 def check_smallest_map(config: Config) -> Iterator[Problem]:

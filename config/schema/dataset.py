@@ -52,17 +52,35 @@ class EventAugmentationConfig(Strict):
     hot_pixels: HotPixelsConfig = HotPixelsConfig()
 
 
+class CopyPasteConfig(Strict):
+    """Objects of other sequences, laid over the frames along their tracks; off by default, as RVT has none."""
+
+    prob: Probability = 0.0  # that something is pasted
+    max_number: Size = 3  # objects at once
+    rare: NonNegativeFloat = 1.0  # weight of a class: (its boxes in the split) ** -rare
+    small: NonNegativeFloat = 0.5  # weight of an object among those of its class: (its area) ** -small
+
+
+class StreamCopyPasteConfig(CopyPasteConfig):
+    frames: Size = 100  # of a stream, within which `prob` is drawn once, and which a paste lasts at most
+
+
 class AugmentationConfig(Strict):
     prob_hflip: Probability
     rotate: RotateConfig
     zoom: ZoomConfig
     events: EventAugmentationConfig = EventAugmentationConfig()
+    copy_paste: CopyPasteConfig = CopyPasteConfig()
+
+
+class StreamAugmentationConfig(AugmentationConfig):
+    copy_paste: StreamCopyPasteConfig = StreamCopyPasteConfig()
 
 
 class DataAugmentationConfig(Strict):
     keep_emptied_frames: bool = False  # zooming in may lose all boxes of a labelled frame: true makes it background
     random: AugmentationConfig
-    stream: AugmentationConfig
+    stream: StreamAugmentationConfig
 
 
 class RandomSamplingConfig(Strict):
@@ -173,6 +191,11 @@ class DatasetConfig(Strict):
     def with_frames_of(self, hw: tuple[int, int]) -> DatasetConfig:
         """The same data set with frames of another size."""
         return self.model_copy(update={"frame_hw": hw})
+
+    @property
+    def pastes(self) -> bool:
+        """Whether objects of other sequences are pasted into some chunks of the training."""
+        return any(kind.copy_paste.prob for kind in (self.data_augmentation.random, self.data_augmentation.stream))
 
     @property
     def stride(self) -> int | None:

@@ -134,6 +134,7 @@ def _prepare(config: TrainConfig, run: RunFolder, checkpoint: Path | None, data:
         say(*about_average(config, checkpoint))
         check_resumable(checkpoint, module)
     data.check_shared_memory("train")
+    data.require_tracks()
     if config.validation.limit_val_batches:
         data.check_shared_memory("val")
     check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
