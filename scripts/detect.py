@@ -40,7 +40,7 @@ from modules.deployment.network import Network, Precision
 from modules.deployment.outs import check_outs
 from modules.deployment.windows import MOST_HZ, Late, LateRule, open_recording, reading_for
 from scripts.parallel import run_apart
-from scripts.words import Words, help_where_asked
+from scripts.words import Words, help_where_asked, listed
 
 AS_EXPORTED = "an exported model is as it was exported. Leave that out, or take checkpoint=FILE"
 
@@ -65,7 +65,7 @@ class Arguments:
 
 def parse(arguments: Sequence[str]) -> Arguments:
     words = Words(arguments)
-    outs = tuple(Path(path).expanduser() for value in words.all("out") for path in _listed(value))
+    outs = tuple(Path(path).expanduser() for value in words.all("out") for path in listed(value))
     if len(words.paths) != 1 or not outs:
         raise UserError("give one SOURCE and at least one out=FILE; --help tells more")
     follow = words.flag("follow")
@@ -96,11 +96,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
     if model is not None and parsed.overrides:
         raise UserError(f"{parsed.overrides[-1]}: {AS_EXPORTED}")
     return parsed
-
-
-def _listed(value: str) -> list[str]:
-    """out=a.npy, or out=[a.npy,b.csv]."""
-    return [part.strip() for part in value[1:-1].split(",")] if value[:1] == "[" and value[-1:] == "]" else [value]
 
 
 def run(arguments: Arguments) -> tuple[str, int]:

@@ -56,15 +56,12 @@ class Words:
 
     def number(self, key: str, default: Default, least: float, most: float) -> float | Default:
         text = self.text(key)
-        if text is None:
-            return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not least <= value <= most:
-            raise UserError(f"{key}={text}: give a number from {least:g} to {most:g}")
-        return value
+        return default if text is None else _number(key, text, least, most)
+
+    def numbers(self, key: str, default: list[float], least: float, most: float) -> list[float]:
+        """key=20, or key=[20,40]."""
+        text = self.text(key)
+        return default if text is None else [_number(key, part, least, most) for part in listed(text)]
 
     def whole_number(self, key: str, least: int, most: int) -> int | None:
         text = self.text(key)
@@ -74,18 +71,40 @@ class Words:
 
     def choice(self, key: str, default: Default, choices: Sequence[Choice]) -> Choice | Default:
         text = self.text(key)
-        if text is None:
-            return default
-        for choice in choices:
-            if text == choice:
-                return choice
-        raise UserError(f"{key}={text}: give one of {', '.join(choices)}")
+        return default if text is None else _choice(key, text, choices)
+
+    def some(self, key: str, choices: Sequence[Choice]) -> list[Choice]:
+        """key=one, or key=[one,other]; all without it."""
+        text = self.text(key)
+        return list(choices) if text is None else [_choice(key, part, choices) for part in listed(text)]
 
     @property
     def overrides(self) -> list[str]:
         """Of a config; the folders of YAML files alone are none."""
         pairs = [f"{key}={value}" for key, values in self._values.items() for value in values]
         return [*self._folders, *pairs] if pairs else []
+
+
+def listed(value: str) -> list[str]:
+    """The parts of [one,other]; else the value itself."""
+    return [part.strip() for part in value[1:-1].split(",")] if value[:1] == "[" and value[-1:] == "]" else [value]
+
+
+def _number(key: str, text: str, least: float, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise UserError(f"{key}={text}: give a number from {least:g} to {most:g}")
+    return value
+
+
+def _choice(key: str, text: str, choices: Sequence[Choice]) -> Choice:
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise UserError(f"{key}={text}: give one of {', '.join(choices)}")
 
 
 def help_where_asked(text: str | None) -> None:

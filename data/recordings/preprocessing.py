@@ -130,7 +130,7 @@ def _write_sequence(
     dataset = datasets[0]
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
     report = Report(files.split, files.name)
-    boxes, start_us = _usable_boxes(files, dataset, recording, report)
+    boxes, start_us = usable_boxes(files, dataset, recording, report)
     grid = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset))
     report.notes += _labels_off_the_rhythm(files, np.unique(boxes["t"]), grid, dataset)
     if len(grid.end_us) == 0:
@@ -148,7 +148,7 @@ def _write_sequence(
         ]
         num_events = write_frames(writers, seen.through(recording.windows(bounds_us)), on_frame)
         grid = grid.first(len(num_events))
-        _check_events(files, recording, num_events[grid.labelled])
+        check_events(files, recording, num_events[grid.labelled])
         labels, others = write_labels(partial[0], boxes, grid)
         counts = Counter(labels["class_id"].tolist())
         report.num_labelled, report.dropped_boxes = len(grid.label_us), report.dropped_boxes | others
@@ -264,13 +264,13 @@ def _report_of(path: Path, target: SequenceLayout, files: RecordingFiles, datase
 def _has_todays_labels(target: SequenceLayout, files: RecordingFiles, dataset: DatasetConfig) -> bool:
     """Whether a sequence that an older version made has the labelled frames that this one would choose."""
     recording = Recording(files.events, dataset.resolution_hw, reading_of(dataset))
-    boxes, _ = _usable_boxes(files, dataset, recording, Report(files.split, files.name))
+    boxes, _ = usable_boxes(files, dataset, recording, Report(files.split, files.name))
     chosen_us = frame_grid(np.unique(boxes["t"]), dataset.preprocessing, _window_us(dataset)).label_us
     label_us = read_npy(target.label_times, f"Delete {target.folder} and start again")
     return len(label_us) <= len(chosen_us) and np.array_equal(label_us, chosen_us[: len(label_us)])
 
 
-def _usable_boxes(
+def usable_boxes(
     files: RecordingFiles, dataset: DatasetConfig, recording: Recording, report: Report
 ) -> tuple[ndarray, int]:
     """Boxes that training and evaluation may see, and what their times count from (`LabelClock.start_us`)."""
@@ -295,7 +295,7 @@ def _usable_boxes(
     return boxes, clock.start_us
 
 
-def _check_events(files: RecordingFiles, recording: Recording, in_labelled: Int64[ndarray, " k"]) -> None:
+def check_events(files: RecordingFiles, recording: Recording, in_labelled: Int64[ndarray, " k"]) -> None:
     """`in_labelled`: number of events in each labelled frame."""
     for fault, remedy in (
         (OUTSIDE, f"Check dataset.resolution_hw, which is {recording.sensor_hw}"),
