@@ -22,6 +22,7 @@ from config.schema.dataset import (
     TrainSamplingConfig,
     ZoomConfig,
     ZoomDirectionConfig,
+    recorded_hw,
     representation_of,
 )
 from config.schema.model import (
@@ -125,5 +126,6 @@ __all__ = [
     "WandbConfig",
     "ZoomConfig",
     "ZoomDirectionConfig",
+    "recorded_hw",
     "representation_of",
 ]

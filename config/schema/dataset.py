@@ -186,7 +186,7 @@ class DatasetConfig(Strict):
     @property
     def loaded_hw(self) -> tuple[int, int]:
         """Height and width of the frames as loaded, before padding."""
-        return self.frame_hw or (self._half_hw if self.downsample_by_factor_2 else self.resolution_hw)
+        return _loaded_hw(self.resolution_hw, self.downsample_by_factor_2, self.frame_hw)
 
     def with_frames_of(self, hw: tuple[int, int]) -> DatasetConfig:
         """The same data set with frames of another size."""
@@ -200,7 +200,7 @@ class DatasetConfig(Strict):
     @property
     def stride(self) -> int | None:
         """Sensor pixels per row and column of the loaded frame: 1, or 2 by RVT's rule; None for sizes between."""
-        return {self.resolution_hw: 1, self._half_hw: 2}.get(self.loaded_hw)
+        return {self.resolution_hw: 1, _half(self.resolution_hw): 2}.get(self.loaded_hw)
 
     @property
     def scale_hw(self) -> tuple[float, float]:
@@ -208,10 +208,6 @@ class DatasetConfig(Strict):
         if self.stride is not None:
             return 1 / self.stride, 1 / self.stride
         return self.loaded_hw[0] / self.resolution_hw[0], self.loaded_hw[1] / self.resolution_hw[1]
-
-    @property
-    def _half_hw(self) -> tuple[int, int]:
-        return self.resolution_hw[0] // 2, self.resolution_hw[1] // 2
 
     @property
     def sensor_pixels_per_pixel(self) -> float:
@@ -231,6 +227,23 @@ class DatasetConfig(Strict):
             min_side=sensor.min_side * scale,
             skip_first_ms=sensor.skip_first_ms,
         )
+
+
+def _half(hw: tuple[int, int]) -> tuple[int, int]:
+    return hw[0] // 2, hw[1] // 2
+
+
+def _loaded_hw(sensor_hw: tuple[int, int], halved: bool, frame_hw: tuple[int, int] | None) -> tuple[int, int]:
+    return frame_hw or (_half(sensor_hw) if halved else sensor_hw)
+
+
+def recorded_hw(section: object) -> tuple[int, int] | None:
+    """`loaded_hw` of a `dataset` section that an older version may have recorded; None where that does not tell it."""
+    if not isinstance(section, dict):
+        return None
+    sizes = [section.get("resolution_hw"), section.get("frame_hw")]
+    sensor_hw, frame_hw = (tuple(size) if isinstance(size, list | tuple) and len(size) == 2 else None for size in sizes)
+    return None if sensor_hw is None else _loaded_hw(sensor_hw, bool(section.get("downsample_by_factor_2")), frame_hw)
 
 
 def representation_of(ev_repr_name: str) -> tuple[int, int] | None:

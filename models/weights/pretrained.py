@@ -7,7 +7,7 @@ sister with S5 cells (github.com/uzh-rpg/ssms_event_cameras), bare state dicts o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from config.errors import UserError
 from config.freezing import frozen_modules
-from config.schema import Config, ModelConfig, S5Config, TrainConfig
+from config.schema import Config, ModelConfig, S5Config, TrainConfig, recorded_hw
 from models.detector import Detector
 from models.weights.comparison import CLASS_PREDICTORS, Comparison, compare
 from models.weights.description import WITHOUT_SHAPE, typed
@@ -31,6 +31,7 @@ class Wanted:
     Attributes:
         key: of the set of weights, where the file holds several.
         classes: names of the data set's.
+        frame_hw: height and width of the frames that the detector will see.
         new_classes: leave the class predictors as they were initialised.
         partial: take what fits.
         trust: unpickle a file that is more than data, which runs any code hidden in it.
@@ -45,18 +46,22 @@ class Wanted:
     trust: bool = False
     offered: bool = False
     frozen: tuple[str, ...] = ()
+    frame_hw: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, config: Config) -> Wanted:
-        common = cls(key=config.weights_key, classes=config.dataset.classes, trust=config.trust_checkpoint)
+        common = cls(
+            key=config.weights_key,
+            classes=config.dataset.classes,
+            trust=config.trust_checkpoint,
+            frame_hw=config.dataset.loaded_hw,
+        )
         if not isinstance(config, TrainConfig):
             return common
-        return cls(
-            common.key,
-            common.classes,
+        return replace(
+            common,
             new_classes=config.weights_classes == "new",
             partial=config.weights_partial,
-            trust=common.trust,
             offered=True,
             frozen=config.training.freeze,
         )
@@ -94,7 +99,8 @@ def load_into(detector: Detector, config: ModelConfig, path: Path, wanted: Wante
         taken = candidate.weights
         notes += _about_classes(content, path, wanted)
     detector.load_state_dict({**own, **taken})
-    notes += [f"{path} was trained with {change}" for change in _changes_without_shape(content, config)]
+    notes += _about_frames(content, path, wanted)
+    notes += [f"{path} was trained with {change}" for change in changes_without_shape(content, config)]
     is_s5 = is_published_s5(candidate.published) and config.backbone.stage.s5 is not None
     return notes + (_about_the_state(path, config.backbone.stage.s5) if is_s5 else [])
 
@@ -176,12 +182,21 @@ def _about_classes(content: Mapping[Any, Any], path: Path, wanted: Wanted) -> It
         )
 
 
+def _about_frames(content: Mapping[Any, Any], path: Path, wanted: Wanted) -> Iterator[str]:
+    before, now = recorded_hw(_section(content, "dataset")), wanted.frame_hw
+    if before is not None and now is not None and before != now:
+        yield (
+            f"{path} was trained with frames of {before[0]} x {before[1]}; here they are {now[0]} x {now[1]}. Its "
+            "weights fit any size; what is large and small in pixels, and the windows of attention, change with it"
+        )
+
+
 def _section(content: Mapping[Any, Any], name: str) -> Any:
     config = content.get("config")
     return config.get(name) if isinstance(config, dict) else None
 
 
-def _changes_without_shape(content: Mapping[Any, Any], config: ModelConfig) -> Iterator[str]:
+def changes_without_shape(content: Mapping[Any, Any], config: ModelConfig) -> Iterator[str]:
     """Settings that tell in no shape, where a checkpoint of ours was trained with others."""
     for key in WITHOUT_SHAPE:
         before: Any = _section(content, "model")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from config.errors import UserError
+from config.schema import Config, recorded_hw
 from models.cells.cell import State
-from models.weights.pretrained import check_compatible
+from models.weights.pretrained import changes_without_shape, check_compatible
 from modules.detection import LAST_STEP, WEIGHTS, DetectionModule
 from modules.run.checkpoint_content import refuse
 from modules.run.checkpoint_file import read_checkpoint
@@ -20,8 +22,9 @@ DETECTOR = "detector."
 
 
 def check_resumable(path: Path, module: DetectionModule) -> None:
-    """Raises UserError for weights, moments or hidden states that are not this network's."""
+    """Raises UserError for weights, moments or hidden states that are not this network's, or frames of another size."""
     content = read_checkpoint(path)
+    _check_settings(content["config"], module.config, path)
     for weights in (content[key] for key in (WEIGHTS, LAST_STEP) if key in content):
         inside = {name.removeprefix(DETECTOR): value for name, value in weights.items() if name.startswith(DETECTOR)}
         check_compatible(inside, module.detector.state_dict(), path)
@@ -33,6 +36,23 @@ def check_resumable(path: Path, module: DetectionModule) -> None:
     for rank, states in enumerate(content.get("hidden_state", [])):
         if states is not None:
             check_states(states, expected, path, f"hidden_state.{rank}")
+
+
+def _check_settings(recorded: Mapping[str, Any], config: Config, path: Path) -> None:
+    """What no shape tells. Between the stages of a training some of it may change."""
+    if recorded["training"].get("stages") is not None:
+        return
+    before, now = recorded_hw(recorded.get("dataset")), config.dataset.loaded_hw
+    if before is not None and before != now:
+        raise UserError(
+            f"{path}: was trained with frames of {before[0]} x {before[1]}, and here they are {now[0]} x {now[1]}: the "
+            f"figures of one run are of one size. weights={path} starts a new run from it; "
+            f"dataset.frame_hw=[{before[0]},{before[1]}] goes on with this one"
+        )
+    changes = list(changes_without_shape({"config": recorded}, config.model))
+    if changes:
+        told = f"{path}: was trained with {'; '.join(changes)}"
+        raise UserError(f"{told}. A run keeps its network. weights={path} starts a new run from it")
 
 
 def check_states(states: list[State], like: list[State], path: Path, place: str) -> None:

@@ -212,6 +212,18 @@ def test_settings_that_tell_in_no_shape_are_reported_where_ours_was_trained_with
     assert load_into(detector, model_config(S5), save(content)) == []
 
 
+def test_weights_of_another_size_of_frames_fit_and_it_is_told(save):
+    """No parameter's shape depends on it, whatever the cell."""
+    for options in ((), (S5,)):
+        trained = model_config(*options)
+        wide, high = (Detector(trained, NUM_CLASSES, size) for size in (PARTITION_SIZE, (9, 15)))
+        dataset = {"resolution_hw": [720, 1280], "downsample_by_factor_2": True}
+        content = {"state_dict": wide.state_dict(), "config": {"dataset": dataset}}
+        assert load_into(high, trained, save(content), Wanted(frame_hw=(360, 640))) == []
+        (line,) = load_into(high, trained, save(content), Wanted(frame_hw=(540, 960)))
+        assert "some.ckpt was trained with frames of 360 x 640; here they are 540 x 960. " in line
+
+
 def test_other_class_count_asks_for_another_data_set():
     detector = Detector(model_config(), 3, PARTITION_SIZE)
     with pytest.raises(UserError, match=r"for 8 classes, and here there are 3\. It needs a dataset with 8"):

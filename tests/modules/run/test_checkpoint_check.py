@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_a_checkpoint_of_this_network_passes_and_weights_of_another_do_not(
     )
     torch.save(sound, tmp_path / PATH)
     check_resumable(tmp_path / PATH, module)
+    recorded = module.config.model_dump(mode="json")
+    for config, words in (
+        (recorded | {"dataset": recorded["dataset"] | {"frame_hw": [8, 12]}}, None),  # as downsample_by_factor_2 says
+        (recorded | {"dataset": recorded["dataset"] | {"frame_hw": [12, 18]}}, r"12 x 18.*8 x 12.*weights=.*frame_hw="),
+        (recorded | {"model": {"backbone": {"partition_split_32": 2}}}, "partition_split_32=2; here it is 1.*weights="),
+    ):
+        torch.save({**sound, "config": config}, tmp_path / PATH)
+        with contextlib.nullcontext() if words is None else pytest.raises(UserError, match=words):
+            check_resumable(tmp_path / PATH, module)
     sound["state_dict"].popitem()
     torch.save(sound, tmp_path / PATH)
     with pytest.raises(UserError, match="does not fit the config's model"):
