@@ -4,7 +4,10 @@
                                    [--baseline CONFIG_OR_RUN] [--split val|test]
 
 FOLDER is a run's folder or one that holds runs; without any, runs/. AP columns are of the best validation in training;
-`val AP` and `test AP` are of the newest validation.py of the run. A group is a sweep (docs/sweeps.md), or what
+`val AP` and `test AP` are of the newest validation.py of the run. Where frames differ in size, AP by sizes of boxes on
+the sensor (AP_S_sensor) comes first, that in pixels of the frame last, with a note.
+
+A group is a sweep (docs/sweeps.md), or what
 wandb.group_name names. CSV gives the differing keys as further columns.
 
 Runs that differ in their seed alone are one config: mean, spread, number. Configs are compared from the predictions
@@ -19,6 +22,7 @@ from pathlib import Path
 
 from config.command_line import errors_without_traceback
 from config.errors import UserError
+from modules.reports.resolutions import about_sizes
 from modules.reports.run_table import RunRow, difference_table, find_runs, read_runs, run_table
 from modules.reports.significance import difference_rows, group_runs, group_table
 from modules.reports.tables import TableFormat
@@ -65,7 +69,9 @@ def compare(runs: list[RunRow], sort: str, reverse: bool, style: TableFormat) ->
         ]
         return run_table(runs, sort, reverse).format("csv")
     tables = [run_table(runs, sort, reverse), *([differences] if differences.rows else [])]
-    return "\n".join(table.format(style) for table in tables)
+    first, *others = (table.format(style) for table in tables)
+    note = about_sizes([run.cells for run in runs], [run.config for run in runs if run.config])
+    return "\n".join([first, *([f"{note}\n"] if note else []), *others])
 
 
 def differences(runs: list[RunRow], baseline: str | None, split: str, style: TableFormat) -> str:

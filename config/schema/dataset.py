@@ -221,7 +221,8 @@ class DatasetConfig(Strict):
     @property
     def eval_box_filter(self) -> BoxFilterConfig:
         """The evaluation's box filter in pixels of the loaded frames."""
-        scale, sensor = self.scale_hw[0], self.eval.box_filter  # frames are not distorted
+        # Frames are not distorted but by less than a pixel, which must not drop a box that is just large enough
+        scale, sensor = min(self.scale_hw), self.eval.box_filter
         return BoxFilterConfig(
             min_diagonal=sensor.min_diagonal * scale,
             min_side=sensor.min_side * scale,

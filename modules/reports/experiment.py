@@ -21,7 +21,8 @@ from config.yaml_files import read_yaml
 from modules.evaluation.evaluator import matches_of
 from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import StoredResults, read_predictions, read_results
-from modules.reports.run_table import RunRow, difference_table, read_run
+from modules.reports.resolutions import about_sizes
+from modules.reports.run_table import RunRow, difference_table, read_run, run_table
 from modules.reports.significance import (
     difference_rows,
     group_runs,
@@ -125,7 +126,7 @@ def _readme(
     notes = {key.removeprefix("notes."): value for key, value in config.items() if key.startswith("notes.")}
     lines += [*(f"- {key}: {value}" for key, value in notes.items()), *([""] if notes else [])]
     lines += ["## Command", "", *_block(run / "command.txt"), "The whole config is [config.yaml](config.yaml).", ""]
-    lines += ["## Result", "", Table("", list(row.cells), [list(row.cells.values())]).format("markdown")]
+    lines += ["## Result", "", _result(row).format("markdown")]
     if validation is not None:
         lines += _of_validation(validation)
     else:
@@ -134,6 +135,12 @@ def _readme(
         lines += _comparison(row, baseline, split)
     lines += ["## Code and checkpoint", "", *_code(run), *_checkpoint(run, checkpoint_url), ""]
     return without_places("\n".join(lines))
+
+
+def _result(row: RunRow) -> Table:
+    """All that is known of the run."""
+    known = {name: cell for name, cell in row.cells.items() if cell is not None}
+    return Table("", list(known), [list(known.values())])
 
 
 def _block(path: Path) -> list[str]:
@@ -173,7 +180,11 @@ def _comparison(row: RunRow, baseline: Path, split: str) -> list[str]:
     groups, notes = group_runs([row, other], split)
     told = difference_rows(groups, None) if len(groups) > 1 else ["the baseline differs in the seed alone"]
     table = difference_table([row, other])
-    return ["## Against the baseline", "", *(f"- {line}" for line in (*told, *notes)), "", table.format("markdown")]
+    if (note := about_sizes([row.cells, other.cells], [row.config, other.config])) is not None:
+        notes = [*notes, note]
+    both = run_table([row, other]).format("markdown")
+    lines = [f"- {line}" for line in (*told, *notes)]
+    return ["## Against the baseline", "", *lines, "", both, table.format("markdown")]
 
 
 def _code(run: Path) -> list[str]:

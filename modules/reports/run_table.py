@@ -15,10 +15,11 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from config.errors import UserError
 from config.yaml_files import read_yaml
+from modules.reports.resolutions import AS_LOADED, FRAMES, ON_THE_SENSOR, frames_of, ordered
 from modules.reports.tables import Cell, Table, measured
 
 Results = TypeVar("Results", bound=BaseModel)
-METRICS = ("AP", "AP_50", "AP_75", "AP_S", "AP_M", "AP_L")
+METRICS = ("AP", "AP_50", "AP_75", *ON_THE_SENSOR, *AS_LOADED)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ def read_run(folder: Path) -> RunRow:
         "group": config.get("wandb.group_name"),
         "experiment": _experiment(folder / "command.txt", config),
         "hypothesis": config.get("experiment.hypothesis"),
+        FRAMES: frames_of(config),
         "status": (results.status or "no results").partition("\n")[0],
         **{name: measured(best.get(name)) for name in METRICS},
         "best step": None if best.get("step") is None else int(best["step"]),
-        **{f"{split} AP": _validated(folder, split) for split in ("val", "test")},
+        **_validated(folder, frames_of(config)),
         "steps": results.steps or _last_step(folder / "metrics.csv"),
         "hours": None if results.duration_s is None else results.duration_s / 3600,
         "steps/s": results.steps_per_s,
@@ -106,6 +108,7 @@ def run_table(runs: Sequence[RunRow], sort: str = "AP", reverse: bool = False) -
     present.sort(key=key, reverse=numbers != reverse)
     # A column that no run has anything for is noise.
     header = [name for name in header if any(run.cells.get(name) is not None for run in runs)]
+    header = ordered(header, [run.cells for run in runs])
     return Table("Runs", header, [[run.cells.get(name) for name in header] for run in (*present, *missing)])
 
 
@@ -148,6 +151,7 @@ class _RunResults(BaseModel):
 class _Protocol(BaseModel):
     split: str | None = None
     only: list[str] = []
+    resolution_hw: tuple[int, int] | None = None
 
 
 class _ValidationResults(BaseModel):
@@ -184,14 +188,20 @@ def _experiment(path: Path, config: dict[str, Any]) -> str:
     return " ".join(chosen) or str(config.get("dataset.name", "-"))
 
 
-def _validated(folder: Path, split: str) -> float | None:
-    """AP of the newest validation.py of this run on a split."""
+def _validated(folder: Path, frames: str | None) -> dict[str, Cell]:
+    """AP of the newest validation.py of this run on each split, and its frames where they are not the run's."""
     files = sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
-    for file in reversed(files):
-        results = _read_json(file, _ValidationResults)
-        if results.protocol.split == split and not results.protocol.only:
-            return measured(results.metrics.get("AP"))
-    return None
+    cells: dict[str, Cell] = {}
+    for split in ("val", "test"):
+        cells |= {f"{split} AP": None, f"{split} frames": None}
+        for results in (_read_json(file, _ValidationResults) for file in reversed(files)):
+            if results.protocol.split == split and not results.protocol.only:
+                own = results.protocol.resolution_hw
+                told = None if own is None else f"{own[0]} x {own[1]}"
+                cells |= {f"{split} AP": measured(results.metrics.get("AP"))}
+                cells |= {f"{split} frames": None if told == frames else told}
+                break
+    return cells
 
 
 def _last_step(path: Path) -> int | None:

@@ -97,6 +97,7 @@ class Measured:
     boxes: Int64[ndarray, " sequences"]
     classes: tuple[str, ...]
     split: str
+    frames: str  # height and width
     ap: float
     resampled: Float64[ndarray, " resamples"]  # empty for fewer than two sequences
 
@@ -138,7 +139,8 @@ def measure_run(folder: Path, split: str) -> Measured | None:
     groups = weighted.num_groups
     ap = float(mean_over_classes(weighted(np.ones((1, groups), int)))[0]) if groups else NO_GROUND_TRUTH
     resampled = mean_over_classes(weighted(resample_weights(groups))) if groups > 1 else np.zeros(0)
-    return Measured(names, weighted.num_truth.sum(axis=0), classes, split, ap, resampled)
+    frames = "{} x {}".format(*protocol["resolution_hw"])
+    return Measured(names, weighted.num_truth.sum(axis=0), classes, split, frames, ap, resampled)
 
 
 def group_runs(runs: Sequence[RunRow], split: str = "val") -> tuple[list[RunGroup], list[str]]:
@@ -188,11 +190,14 @@ def _rest(group: RunGroup) -> tuple[list[RunRow], list[Measured]]:
 def group_table(groups: Sequence[RunGroup]) -> Table:
     """Mean, spread and number of the runs of each config."""
     rows: list[list[Cell]] = []
+    sizes = {each.frames for group in groups for each in group.measured}
     for group in groups:
         ap = [value for value in group.ap if value >= 0]
         seeds = ", ".join(str(run.config.get("reproduce.seed_everything")) for run in group.runs)
         spread = float(np.std(ap, ddof=1)) if len(ap) > 1 else None
         source = f"stored, {len(group.measured[0].sequences)} sequences" if group.measured else "best in training"
+        if group.measured and len(sizes) > 1:
+            source += f", frames of {', '.join(sorted({each.frames for each in group.measured}))}"
         rows.append([group.name, float(np.mean(ap)) if ap else None, spread, len(group.runs), seeds, source])
     return Table("Runs of one config", ["config", "AP", "spread", "runs", "seeds", "of"], rows)
 
