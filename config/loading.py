@@ -26,6 +26,7 @@ from config.errors import ConfigError, Problem, UserError
 from config.inherited import check_inherited_ids
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
+from config.remarks import check_typed_size, remarks
 from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
 from config.search_path import CONFIG_FOLDER, SearchPath
 from config.secret_values import check_secrets
@@ -90,6 +91,8 @@ def load(
         problems.append(replace(problem, origin=origins.of(problem.key)))
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
+    typed_size = check_typed_size(checked.sections, rewritten.typed)
+    problems += [replace(problem, origin=origins.of(problem.key)) for problem in typed_size]
     told = {problem.key for problem in problems}
     problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
     if composed.lacks_dataset:  # most of its mistakes are not the user's
@@ -98,7 +101,8 @@ def load(
             problems.insert(0, not_chosen(search))
     if problems:
         raise ConfigError(problems)
-    return Loaded(checked.sections, (*rewritten.warnings, *checked.warnings))
+    told_too = remarks(checked.sections, rewritten.typed)
+    return Loaded(checked.sections, (*rewritten.warnings, *checked.warnings, *told_too))
 
 
 @dataclass(frozen=True)
