@@ -6,8 +6,10 @@ It happens file by file as Hydra reads them, so that what wins over what stays a
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from hydra._internal.config_repository import ConfigRepository
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -15,9 +17,11 @@ from omegaconf import OmegaConf
 
 from config.errors import UserError
 from config.schema import TrainConfig, ValidationConfig
+from config.yaml_files import LARGEST_BYTES
 
 GROUPS = ("experiment", "model")
 GLOBAL_PACKAGE = "_global_"
+FOLDER, PACKAGE = "file", "pkg"  # schemes of Hydra's sources
 # ours: theirs
 SPELLINGS = {
     "model.loss.size_weight.weight": "model.head.size_aware_weight",
@@ -158,7 +162,12 @@ def _put(content: dict[str, Any], key: str, value: Any, theirs: str, path: str) 
 
 
 class _RewritingSource:
-    """Where Hydra finds files, whose experiments and models are rewritten."""
+    """Where Hydra finds files, whose experiments and models are rewritten.
+
+    A config is composed several times before a run has begun. What a file holds is parsed once, in this process.
+    """
+
+    parsed: ClassVar[dict[tuple[str, str], tuple[bytes, bytes]]] = {}  # what a file held, and what it says
 
     def __init__(self, source: ConfigSource) -> None:
         self._source = source
@@ -167,6 +176,21 @@ class _RewritingSource:
         return getattr(self._source, name)
 
     def load_config(self, config_path: str) -> ConfigResult:
+        content, file = self._content(config_path), (self._source.full_path(), config_path)
+        if content is None:
+            return self._parse(config_path)
+        if self.parsed.get(file, (None,))[0] != content:
+            self.parsed[file] = content, pickle.dumps(self._parse(config_path))
+        return pickle.loads(self.parsed[file][1])  # Hydra takes the defaults list out of it; copying takes longer
+
+    def _content(self, config_path: str) -> bytes | None:
+        """Of a file of a folder; None of what is none or too large, which the reader refuses."""
+        if self._source.scheme() == PACKAGE:
+            return b""  # Hydra's own stay as they are
+        path = Path(self._source.path, self._source._normalize_file_name(config_path))
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST_BYTES else None
+
+    def _parse(self, config_path: str) -> ConfigResult:
         result = self._source.load_config(config_path)
         if config_path.partition("/")[0] not in GROUPS or not OmegaConf.is_dict(result.config):
             return result
@@ -182,8 +206,7 @@ class _RewritingSource:
 def _rewriting(find: Callable[..., Any]) -> Callable[..., Any]:
     def find_source(repository: ConfigRepository, config_path: str, object_type: Any) -> Any:
         source = find(repository, config_path, object_type)
-        is_file = type(source).__name__ == "FileConfigSource"  # imported anew by Hydra: no class to compare with
-        return _RewritingSource(source) if is_file else source
+        return _RewritingSource(source) if source is not None and source.scheme() in (FOLDER, PACKAGE) else source
 
     return find_source
 

@@ -17,7 +17,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 from config.errors import UserError
 
-_LARGEST_BYTES = 2**20
+LARGEST_BYTES = 2**20
 _MOST_VALUES = 50_000
 _DEEPEST = 50
 
@@ -60,7 +60,7 @@ def _checked_text(path: Path) -> str:
     with _told(path):
         if path.exists() and not path.is_file():
             raise ValueError("no file but a pipe or a device")  # which would be waited for, or never ends
-        if (size := path.stat().st_size) > _LARGEST_BYTES:
+        if (size := path.stat().st_size) > LARGEST_BYTES:
             raise ValueError(f"{size:,} bytes are no configuration")
         text = path.read_text(encoding="utf-8")
         _require_few_values(text)

@@ -26,7 +26,7 @@ def _forkserver() -> multiprocessing.context.ForkServerContext:
     paths = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), paths)))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["modules.run.entry", "config.command_line", "wandb"])
+    context.set_forkserver_preload(["modules.run.entry", "config.command_line", "wandb", "numba"])
     return context
 
 

@@ -21,6 +21,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from PIL import Image
 
 from config.loading import load_train_config
 from config.schema import TrainConfig
@@ -120,9 +121,11 @@ def make_config(data_set: Path) -> Callable[..., TrainConfig]:
 
 @pytest.fixture
 def start(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Train with overrides; runs lie under tmp_path / "runs" / <project>."""
+    """Train with overrides; runs lie under tmp_path / "runs" / <project>. Figures are blank: drawing takes a third."""
 
     from modules.run.entry import train
+
+    monkeypatch.setattr("modules.pictures.figures.figure_to_image", lambda _: Image.new("RGB", (8, 8)))
 
     def start(*overrides: str, project: str = "project") -> int:
         for name in ("RUN", "SEED", "VALIDATION_FOLDER"):

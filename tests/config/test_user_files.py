@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -209,3 +210,11 @@ def test_an_experiment_without_its_first_line_is_told_the_line(folder: Path) -> 
     assert "is a file of an experiment, which lacks its first line" in refused
     assert "# @package _global_" in refused
     assert f"{folder}/experiment/gen4/mine.yaml" in refused
+
+
+def test_a_file_that_has_changed_is_read_anew(folder: Path) -> None:
+    """Files are parsed once in a process, whatever their time says."""
+    for seed in (11, 12, 11):
+        write(folder, "experiment/a.yaml", f"# @package _global_\nreproduce: {{seed_everything: {seed}}}\n")
+        os.utime(folder / "experiment/a.yaml", (1, 1))
+        assert loaded(folder, "a").reproduce.seed_everything == seed
