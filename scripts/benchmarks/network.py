@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -100,8 +101,7 @@ class Case:
         return "CPU s" if self.cpu_time else "s"
 
     def config(self) -> TrainConfig:
-        common = ["dataset=gen4", "model=maxvit_yolox/default", f"+experiment/gen4={self.model}"]
-        return load_train_config([*common, f"dataset.path={Path.cwd()}", *self.overrides])
+        return _config(self.model, self.overrides)
 
     def detector(self, way: Way) -> Detector:
         config = self.config()
@@ -111,6 +111,12 @@ class Case:
         )
         plain_network.replace_layers(detector, way.plain_layers)
         return detector.to(self.device)
+
+
+@cache
+def _config(model: str, overrides: tuple[str, ...]) -> TrainConfig:
+    common = ["dataset=gen4", "model=maxvit_yolox/default", f"+experiment/gen4={model}"]
+    return load_train_config([*common, f"dataset.path={Path.cwd()}", *overrides])
 
 
 class Batch:

@@ -25,12 +25,13 @@ from models.assignment import assign_anchors
 from modules.data import EventDataModule
 from scripts import benchmark
 from scripts.benchmarks import evaluation, plain_data, plain_network, roofline
-from scripts.benchmarks.measuring import Measure, Remote, Row, alternate, markdown
+from scripts.benchmarks.measuring import Remote, Row, alternate, markdown
 from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
 from scripts.benchmarks.recordings import Scene
 from scripts.benchmarks.scale import exposed_share
 from tests.models.test_assignment import boxes_for, predictions_for
 from tests.network import golden_detector, training_boxes, training_features
+from tests.runs import tell_environment
 
 CASE = Case("cpu", CHECK_SIZE, batch_size=2, length=3)
 
@@ -41,7 +42,8 @@ def test_plain_training_gives_our_losses() -> None:
         assert plain.train().item() == pytest.approx(ours.train().item(), rel=1e-5)
 
 
-def test_the_roofline_is_above_what_a_step_reaches() -> None:
+def test_the_roofline_is_above_what_a_step_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "REPEATS", 5)
     found = roofline.roofline(CASE, replace(OURS, keep_memory=False))
     assert 0 < found.least_seconds < found.seconds_of_products < found.seconds
 
@@ -105,14 +107,10 @@ def test_row_tells_ratio_of_medians_and_spread_of_rounds() -> None:
 
 
 def test_a_process_of_its_own_gets_its_environment() -> None:
-    remote = Remote(tell_threads, environment={"STREAMRVT_TEST": "7"})
+    remote = Remote(tell_environment, environment={"STREAMRVT_TEST": "7"})
     assert remote() == 7.0
     remote.close()
     assert "STREAMRVT_TEST" not in os.environ
-
-
-def tell_threads() -> Measure:
-    return lambda: float(os.environ["STREAMRVT_TEST"])
 
 
 def test_all_parts_run_and_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
