@@ -70,19 +70,19 @@ def test_a_run_leaves_what_it_promises(start, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("workers", "stop", "more"),
     [
-        (0, 5, []),
-        (1, 7, []),
-        (0, 7, ["model.backbone.stage.cell=s5"]),
-        (0, 7, ["training.accumulate_grad_batches=4", "training.ema_decay=0.9"]),  # an epoch has 6 batches
+        (0, 4, []),
+        (1, 6, []),
+        (0, 6, ["model.backbone.stage.cell=s5"]),
+        (0, 6, ["training.accumulate_grad_batches=4", "training.ema_decay=0.9"]),  # an epoch has 6 batches
     ],
 )
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
     start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int, more: list[str]
 ) -> None:
-    """After a stop at step 7, the run's second validation is the new process's first."""
+    """After a stop at step 6, the run's second validation is the new process's first."""
     options = (
-        "training.max_steps=12",
-        "validation.val_check_interval=5",
+        "training.max_steps=9",
+        "validation.val_check_interval=4",
         f"hardware.num_workers.train={workers}",
         f"hardware.num_workers.eval={workers}",
         *more,
@@ -96,13 +96,13 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
 
     unbroken, stopped = run_folder(tmp_path, "unbroken"), run_folder(tmp_path, "stopped")
     assert losses(stopped) == losses(unbroken)
-    assert len(losses(stopped)) == 12
+    assert len(losses(stopped)) == 9
     ends = [read_checkpoint(next((run / "checkpoints").glob("last_*"))) for run in (unbroken, stopped)]
     for key in {"state_dict", "current_model_state"} & ends[0].keys():
         for name, value in ends[0][key].items():
             assert torch.equal(value, ends[1][key][name]), (key, name)
     histories = [json.loads((run / "results.json").read_text())["history"] for run in (unbroken, stopped)]
-    assert [entry["step"] for entry in histories[1]] == [5, 10]
+    assert [entry["step"] for entry in histories[1]] == [4, 8]
     assert histories[0] == histories[1]
 
 
@@ -111,7 +111,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
     [
         (("validation.val_check_interval=4", "training.ema_decay=0.9"), 4),
         (("validation.val_check_interval=null", "validation.check_val_every_n_epoch=1"), 6),  # the first epoch's end
-        (("validation.val_check_interval=14",), 14),  # the end of the training
+        (("validation.val_check_interval=8",), 8),  # the end of the training
     ],
 )
 def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
@@ -124,7 +124,7 @@ def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
             os.kill(os.getpid(), signal.SIGHUP)
         return original(self, batch, batch_idx)
 
-    options = ("training.max_steps=14", *when)
+    options = ("training.max_steps=8", *when)
     assert start(*options, project="unbroken") == 0
     with monkeypatch.context() as context:
         context.setattr(DetectionModule, "validation_step", validation_step)
@@ -141,7 +141,7 @@ def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
     for name in (results["best_checkpoint"], results["last_checkpoint"]):
         assert (stopped / "checkpoints" / name).is_file()
     assert losses(stopped) == losses(unbroken)
-    assert len(losses(stopped)) == 14
+    assert len(losses(stopped)) == 8
 
 
 def test_an_older_checkpoint_s_run_leaves_the_later_ones_behind(start, tmp_path: Path) -> None:
