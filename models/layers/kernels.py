@@ -26,14 +26,16 @@ class Kernels:
 
     linear: Literal["product", "convolution"]  # of maps: a matrix product, or a 1x1 convolution by oneDNN
     attention: Literal["products", "fused"]  # two products around a softmax of our own, or PyTorch's kernel
+    evaluation_attention: Literal["products", "fused"]  # the same where nothing goes backwards
     frames: Literal["channels_last", "channels_first"]  # how the first convolution gets them
     layer_scale: Literal["weights", "maps"]  # what it multiplies: the weights of the layer before, or its output
     batch_norm: Literal["folded", "apart"]  # in evaluation: folded into the convolution's weights or not
 
 
-GPU = Kernels("product", "fused", "channels_last", "maps", "apart")
-AVX512 = Kernels("convolution", "products", "channels_last", "weights", "folded")
-OTHER_CPU = Kernels("product", "fused", "channels_first", "weights", "folded")
+GPU = Kernels("product", "fused", "fused", "channels_last", "maps", "apart")
+AVX512 = Kernels("convolution", "products", "fused", "channels_last", "weights", "folded")
+HALF_ON_CPU = replace(AVX512, evaluation_attention="products")
+OTHER_CPU = Kernels("product", "fused", "fused", "channels_first", "weights", "folded")
 
 _chosen: dict[str, str] = {}  # by `using`
 
@@ -42,7 +44,9 @@ def kernels_for(device: str, dtype: torch.dtype, capability: str | None = None) 
     """The choices for a device's type, the type of products, and a CPU's capability (None: this one's)."""
     if device != "cpu":
         kernels = GPU
-    elif dtype in (torch.bfloat16, torch.float16) or (capability or cpu_capability()).startswith("AVX512"):
+    elif dtype in (torch.bfloat16, torch.float16):
+        kernels = HALF_ON_CPU
+    elif (capability or cpu_capability()).startswith("AVX512"):
         kernels = AVX512
     else:
         kernels = OTHER_CPU
@@ -128,7 +132,9 @@ def attend(
     q: Float[Tensor, "g heads t d"], k: Float[Tensor, "g heads t d"], v: Float[Tensor, "g heads t d"]
 ) -> Float[Tensor, "g heads t d"]:
     """softmax(q k^T / sqrt(d)) v within each of g groups of t tokens."""
-    if kernels_for(q.device.type, q.dtype).attention == "fused":
+    kernels = kernels_for(q.device.type, q.dtype)
+    goes_backwards = q.requires_grad or k.requires_grad or v.requires_grad
+    if (kernels.attention if goes_backwards else kernels.evaluation_attention) == "fused":
         return attend_fused(q, k, v)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return Softmax.apply(scores) @ v

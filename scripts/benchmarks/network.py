@@ -33,7 +33,8 @@ CHECK_SIZE = ("dataset.resolution_hw=[128,256]", "model.backbone.embed_dim=16", 
               "model.backbone.stage.attention.dim_head=8")  # fmt: skip
 
 
-PLAIN_KERNELS = {"linear": "product", "attention": "products", "frames": "channels_first"}
+PLAIN_ATTENTION = {"attention": "products", "evaluation_attention": "products"}
+PLAIN_KERNELS = {"linear": "product", **PLAIN_ATTENTION, "frames": "channels_first"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Way:
     @property
     def kernels(self) -> dict[str, str]:
         """Choices that are not left to the processor."""
-        left = {"linear": self.chosen_linear, "attention": self.chosen_attention, "frames": self.chosen_frames}
+        left = {"linear": self.chosen_linear, "frames": self.chosen_frames}
+        left |= dict.fromkeys(PLAIN_ATTENTION, self.chosen_attention)
         return {name: way for name, way in PLAIN_KERNELS.items() if not left[name]} | dict(self.other_kernels)
 
     def remote(self, make: Callable[[Case, Way], Measure], case: Case) -> Remote:
