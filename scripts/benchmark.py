@@ -4,6 +4,7 @@ python scripts/benchmark.py                        # everything that the table i
 python scripts/benchmark.py train infer            # parts of it: train, infer, load, preprocess, evaluate, start
 python scripts/benchmark.py measures               # what each measure brings to training, alone and when taken away
 python scripts/benchmark.py latency                # from events to boxes, one stream; bfloat16, ONNX Runtime
+python scripts/benchmark.py savings                # what each saving of inference brings, one stream frame by frame
 python scripts/benchmark.py kernels                # each choice that depends on the processor, against its other ways
 python scripts/benchmark.py roofline               # how near a training step is to the processor's matrix products
 python scripts/benchmark.py growth                 # frames/s against frames a chunk, lanes, pixels, boxes, sequences
@@ -44,7 +45,7 @@ from scripts.benchmarks.network import (
 from scripts.benchmarks.recordings import Scene
 
 PARTS = ("train", "infer", "load", "preprocess", "evaluate", "start")
-OTHERS = ("measures", "kernels", "roofline", "growth", "scale", "sizes", "latency")
+OTHERS = ("measures", "kernels", "roofline", "growth", "scale", "sizes", "latency", "savings")
 MODELS = ("tiny", "small", "base")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HALF_AGAIN = ("dataset.resolution_hw=[360,640]",)  # frames of 180 x 320
@@ -202,8 +203,17 @@ def start(case: Case, effort: Effort) -> list[Row]:
 def latency(case: Case, effort: Effort) -> list[Row]:
     from scripts.benchmarks import latency
 
-    overrides = (*HALF_AGAIN, *case.overrides) if not case.overrides else case.overrides
-    return latency.latency(replace(case, model="tiny", overrides=overrides), effort.scene, 20 * effort.rounds)
+    return latency.latency(_one_stream(case), effort.scene, 20 * effort.rounds)
+
+
+def savings(case: Case, effort: Effort) -> list[Row]:
+    from scripts.benchmarks import savings
+
+    return savings.savings(_one_stream(case), 10 * effort.rounds)
+
+
+def _one_stream(case: Case) -> Case:
+    return replace(case, model="tiny", overrides=case.overrides or HALF_AGAIN)
 
 
 def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort) -> list[dict[str, Any]]:
@@ -251,7 +261,7 @@ def _sizes(case: Case, effort: Effort) -> dict[str, Any]:
     return {"networks": [asdict(row) for row in results], "loader": loader}
 
 
-PARTS_OF_TABLES = (train, infer, load, preprocess, evaluate, start, measures, kernels, latency)
+PARTS_OF_TABLES = (train, infer, load, preprocess, evaluate, start, measures, kernels, latency, savings)
 RUN: dict[str, Callable[[Case, Effort], Any]] = {
     **{part.__name__: partial(_told, part) for part in PARTS_OF_TABLES},
     "roofline": _roofline,

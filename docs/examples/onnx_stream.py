@@ -18,16 +18,20 @@ import onnxruntime
 
 def count(x, y, p, t, about):
     """A window's events as the network was trained on them: [2 * bins, height, width], polarity by time."""
-    bins, (height, width) = about["bins"], about["frame_hw"]
-    if about["sensor_hw"][0] // height == 2:  # half resolution: pixels of odd rows and columns
+    bins, (height, width), (rows, columns) = about["bins"], about["frame_hw"], about["sensor_hw"]
+    time_bin = _time_bin(t, bins)
+    if is_half(about):  # pixels of odd rows and columns
         kept = (x % 2 == 1) & (y % 2 == 1)
-        time_bin = _time_bin(t, bins)[kept]
-        x, y, p = x[kept] // 2, y[kept] // 2, p[kept]
-    else:
-        time_bin = _time_bin(t, bins)
+        x, y, p, time_bin = x[kept] // 2, y[kept] // 2, p[kept], time_bin[kept]
+    else:  # the cell that holds the middle of the pixel
+        x, y = (2 * x + 1) * width // (2 * columns), (2 * y + 1) * height // (2 * rows)
     cell = ((p.astype(np.int64) * bins + time_bin) * height + y) * width + x
     counts = np.bincount(cell, minlength=2 * bins * height * width)
     return np.minimum(counts, about["count_cutoff"]).astype(np.uint8).reshape(2 * bins, height, width)
+
+
+def is_half(about):
+    return about["frame_hw"] == [size // 2 for size in about["sensor_hw"]]
 
 
 def _time_bin(t, bins):
@@ -41,7 +45,9 @@ def main() -> None:
     network_file, events_file = sys.argv[1:]
     session = onnxruntime.InferenceSession(network_file, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["streamrvt"])
-    scale = about["sensor_hw"][0] // about["frame_hw"][0]
+    down, across = (s / f for s, f in zip(about["sensor_hw"], about["frame_hw"], strict=True))
+    if is_half(about):  # of odd sizes, too
+        down = across = 2.0
     window_us = 1000 * about["window_ms"]
     with np.load(events_file) as arrays:
         x, y, p, t = (arrays[name].astype(np.int64) for name in "xypt")
@@ -54,7 +60,8 @@ def main() -> None:
         detections, *after = session.run(None, {"frames": frame[None], **state})
         state = dict(zip(state, after, strict=True))
         for _, left, top, right, bottom, objectness, confidence, class_id in detections:
-            box = " ".join(f"{scale * value:.1f}" for value in (left, top, right - left, bottom - top))
+            sides = (across * left, down * top, across * (right - left), down * (bottom - top))
+            box = " ".join(f"{value:.1f}" for value in sides)
             print(f"{end} {about['classes'][int(class_id)]} {objectness * confidence:.3f} {box}")
 
 

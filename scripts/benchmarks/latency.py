@@ -17,6 +17,7 @@ from config.processor import bfloat16_units
 from data.recordings.events import Events
 from models.cells.cell import State
 from models.detector import Detector
+from models.layers.kernels import using
 from models.postprocess import decode, postprocess
 from modules.deployment.description import Description
 from modules.deployment.network import Found, Network, warm_up
@@ -48,9 +49,15 @@ class PlainNetwork:
         started = time.perf_counter()
         frames = [torch.from_numpy(frame)[None].to(self._device)]
         copied = self._now()
-        selected, state = plain_network.encode(self._detector, frames, torch.zeros(1, dtype=torch.int64), self._state)  # type: ignore[bad-argument-type]  # an LSTM's pairs
+        with using(**PLAIN.kernels):
+            selected, state = plain_network.encode(
+                self._detector,
+                frames,
+                torch.zeros(1, dtype=torch.int64),
+                self._state,  # type: ignore[bad-argument-type]  # an LSTM's pairs
+            )
+            decoded = decode(self._detector.predict(selected))
         self._state = list(state)
-        decoded = decode(self._detector.predict(selected))
         computed = self._now()
         limits = (self.description.confidence_threshold, self.description.nms_threshold)
         found = postprocess(decoded, *limits)[0].cpu().numpy()
@@ -101,8 +108,7 @@ def latency(case: Case, scene: Scene, num_windows: int) -> list[Row]:
         for name, each in entrants.items()
     ]
     for name, each in {"plain way": plain, **entrants}.items():
-        print(f"{name}: {_split(each.latency)}")
-    print(flush=True)
+        print(f"{name}, on the clock on the wall\n{each.latency.table()}\n", flush=True)
     return rows
 
 
@@ -126,11 +132,3 @@ def _networks(case: Case, description: Description) -> dict[str, Network]:
             except UserError as error:
                 print(f"note: without ONNX Runtime: {error}")
     return networks
-
-
-def _split(latency: Latency) -> str:
-    """On the clock on the wall, whatever the costs are."""
-    rows = latency.rows()
-    total = rows.pop("events -> boxes")
-    percentiles = "p50 / p90 / p99 {p50:.1f} / {p90:.1f} / {p99:.1f} ms".format(**total)
-    return f"{percentiles}: " + ", ".join(f"{name} {row['p50']:.2f}" for name, row in rows.items())

@@ -24,7 +24,7 @@ from data.sampling import make_training_plan
 from models.assignment import assign_anchors
 from modules.data import EventDataModule
 from scripts import benchmark
-from scripts.benchmarks import evaluation, plain_data, plain_network, roofline
+from scripts.benchmarks import evaluation, plain_data, plain_network, roofline, savings
 from scripts.benchmarks.measuring import Remote, Row, alternate, markdown
 from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
 from scripts.benchmarks.recordings import Scene
@@ -46,6 +46,15 @@ def test_the_roofline_is_above_what_a_step_reaches(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(roofline, "REPEATS", 5)
     found = roofline.roofline(CASE, replace(OURS, keep_memory=False))
     assert 0 < found.least_seconds < found.seconds_of_products < found.seconds
+
+
+def test_each_saving_of_inference_keeps_the_predictions() -> None:
+    """Over two frames, so that states count."""
+    found = {name: (step(), step())[1] for name, step in savings.ladder(replace(CASE, batch_size=1, length=1)).items()}
+    plain = found["plain way, autograd recording"]
+    assert plain.requires_grad
+    for name, predictions in found.items():
+        assert torch.allclose(predictions, plain, atol=1e-3, rtol=1e-4), name
 
 
 def test_plain_assignment_is_ours_on_the_reference_arrays() -> None:
@@ -145,7 +154,8 @@ def test_latency_is_told_by_phases_also_without_onnx(
     told = capsys.readouterr().out
     assert "note: without ONNX Runtime: export needs onnx" in told
     for name in ("plain way", "float32"):
-        assert re.search(rf"{name}: p50 / p90 / p99 .* ms: counting .*, copying .*, network .*, NMS ", told)
+        phases = r"counting .*\ncopying .*\nnetwork .*\nNMS .*\nevents -> boxes( +[\d.]+){3}\n"
+        assert re.search(rf"{name}, on the clock on the wall\nms +p50 +p90 +p99\n{phases}", told)
     assert "| events -> boxes, float32 (tiny at 64 x 128" in told
 
 

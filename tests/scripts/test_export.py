@@ -16,9 +16,10 @@ import pytest
 from config.errors import UserError
 from modules.deployment.checkpoint import config_of_checkpoint, load_detector
 from modules.deployment.comparison import Difference, compare, frames_of
-from modules.deployment.export import append_suppression, quantized
+from modules.deployment.export import quantized
 from modules.deployment.network import postprocess
 from modules.deployment.onnx_network import OnnxNetwork, Session
+from modules.deployment.onnx_suppression import append_suppression
 from scripts import detect
 from scripts.export import parse, run
 from tests.deployment import moving_square, write_checkpoint
