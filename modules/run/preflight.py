@@ -17,6 +17,7 @@ from config.hardware import Device
 from config.schema import TrainConfig
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
+from modules.run.activations import StepMemory
 from modules.run.memory import peak_memory_mb
 from modules.run.processes import is_first_process
 from modules.run.trainer import hardware_arguments
@@ -68,7 +69,8 @@ def check_run(
     config: TrainConfig, device: Device, data: EventDataModule, module: DetectionModule, argv: Sequence[str]
 ) -> None:
     """Train a few steps and print what the run will take. Leaves nothing behind."""
-    timer = _StepTimer()
+    memory, timer = StepMemory(config, module, device), _StepTimer()
+    memory.require_room()
     trainer = Trainer(
         **hardware_arguments(config, device),
         max_steps=WARM_UP_STEPS + TIMED_STEPS,
@@ -78,7 +80,8 @@ def check_run(
         logger=False,
         callbacks=[timer],
     )
-    trainer.fit(module, datamodule=data)
+    with memory.out_of_memory_told():
+        trainer.fit(module, datamodule=data)
     batches = config.training.accumulate_grad_batches
     steps_per_epoch = -(-data.training_plan().steps_per_epoch // batches)
     seconds_per_step = timer.seconds_per_batch * batches
@@ -89,6 +92,7 @@ def check_run(
         f"{config.training.max_steps / steps_per_epoch:.1f} epochs",
         "Validation": f"{len(data.index('val'))} sequences, {len(data.index('val').label_frame)} labelled frames",
         "Memory": f"{peak_memory_mb():,.0f} MiB at batch_size.train={config.batch_size.train}, without loader workers",
+        **memory.rows(),
         "Disk": check_disk_space(config, module),
         "Time": f"{seconds_per_step:.2f} s per step over {TIMED_STEPS} steps: about "
         f"{seconds_per_step * config.training.max_steps / 3600:.1f} h for "
