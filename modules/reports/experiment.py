@@ -121,8 +121,8 @@ def _readme(
 ) -> str:
     config = row.config
     lines = [f"# {config.get('experiment.name') or row.cells['experiment']}", ""]
-    if hypothesis := config.get("experiment.hypothesis"):
-        lines += [f"**Hypothesis:** {hypothesis}", ""]
+    hypothesis = config.get("experiment.hypothesis") or "none was stated (experiment.hypothesis)"
+    lines += [f"**Hypothesis:** {hypothesis}", ""]
     notes = {key.removeprefix("notes."): value for key, value in config.items() if key.startswith("notes.")}
     lines += [*(f"- {key}: {value}" for key, value in notes.items()), *([""] if notes else [])]
     lines += ["## Command", "", *_block(run / "command.txt"), "The whole config is [config.yaml](config.yaml).", ""]
@@ -160,6 +160,7 @@ def _of_validation(folder: Path) -> list[str]:
         f"{protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}. [validation.json](validation.json) has "
         "all of it.",
         *([f"Compares with: {protocol['compares_with']}."] if protocol.get("compares_with") else []),
+        "Areas of AP_S, AP_M, AP_L are in pixels of these frames, those of AP_S_sensor, ... in pixels of the sensor.",
         "",
     ]
     tables = [_metrics(results), figures_table("Classes", [asdict(each) for each in results["classes"]])]
@@ -178,13 +179,14 @@ def _comparison(row: RunRow, baseline: Path, split: str) -> list[str]:
         raise UserError(f"--baseline {baseline}: no run's folder, it holds no config.yaml")
     other = read_run(baseline.resolve())
     groups, notes = group_runs([row, other], split)
-    told = difference_rows(groups, None) if len(groups) > 1 else ["the baseline differs in the seed alone"]
+    told = difference_rows(groups, None) if len(groups) > 1 else ["both are of one config, as far as it decides AP"]
     table = difference_table([row, other])
     if (note := about_sizes([row.cells, other.cells], [row.config, other.config])) is not None:
         notes = [*notes, note]
     both = run_table([row, other]).format("markdown")
     lines = [f"- {line}" for line in (*told, *notes)]
-    return ["## Against the baseline", "", *lines, "", both, table.format("markdown")]
+    differing = [table.format("markdown")] if table.rows else ["Their configs are the same.", ""]
+    return ["## Against the baseline", "", *lines, "", both, *differing]
 
 
 def _code(run: Path) -> list[str]:
