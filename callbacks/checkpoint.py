@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from callbacks.faults import TooMuchDamageError
 from callbacks.gradient_guard import TooManySkippedStepsError
 from callbacks.signals import SignalHandling, StopRequested, is_time_to_agree
 from config.errors import SharedError
-from config.schema import CheckpointConfig
 from data.loader import kill_workers
 from modules.boundary import BoundaryCallback
 from modules.detection import of_ours
 from modules.run.checkpoint_file import TEMPORARY_PREFIX, AtomicCheckpointIO
 from modules.run.folder import step_of
+from modules.stage import Stage
 
 MONITOR = "AP"
 BEST_NAME = re.compile(r"epoch=\d{3,}-step=\d+-val_AP=-?(\d+\.\d\d|nan)\.ckpt", re.ASCII)
@@ -32,18 +33,25 @@ class CheckpointWriter(BoundaryCallback):
     neither skips it nor runs it twice.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, io: AtomicCheckpointIO, signals: SignalHandling) -> None:
+    def __init__(self, folder: Path, stage: Stage, io: AtomicCheckpointIO, signals: SignalHandling) -> None:
         self.folder = folder
-        self._config = config
+        self._stage = stage
+        self._config = stage.run.checkpoint
         self._io = io
         self._signals = signals
         self.best: list[dict[str, Any]] = []  # {"file", "AP", "step"}, best first
         self.last: Path | None = None
+        self.of_stage: Path | None = None  # what a stage leaves, which nothing removes
         self._epoch = 0  # of the last step; Lightning's own count has moved on when an epoch or the training ends
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._failures = 0
         self._validation_pending = False
+
+    @property
+    def best_file(self) -> tuple[Path, float] | None:
+        """With its AP."""
+        return (self.folder / self.best[0]["file"], self.best[0]["AP"]) if self.best else None
 
     # --- when --------------------------------------------------------------------------------------------------------
 
@@ -92,6 +100,8 @@ class CheckpointWriter(BoundaryCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validation_pending:  # the one at the very end was cut short: the resumed run had nothing to train
             _run_missed_validation(trainer)
+        if self._stage.is_staged and self.last is not None:
+            self.of_stage = self._keep_as_stage(trainer, self.last)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # all come between two steps, when nothing is half done; but data fail in one process, and saving takes all
@@ -127,6 +137,20 @@ class CheckpointWriter(BoundaryCallback):
             self.last.unlink(missing_ok=True)
         self.last = path
         return True
+
+    def _keep_as_stage(self, trainer: Trainer, last: Path) -> Path:
+        """Give the last checkpoint a name that the next stage leaves alone."""
+        path = self.folder / name_of_stage(self._stage, self._epoch, trainer.global_step)
+        error = None
+        if trainer.is_global_zero:
+            try:
+                keep_under(last, path)
+            except OSError as failure:
+                error = str(failure)
+        error = trainer.strategy.broadcast(error)  # nobody may read it before
+        if error is not None:
+            raise SharedError(f"{path}: the end of {self._stage} is not saved: {error}. The last checkpoint is {last}")
+        return path
 
     def _save_best(self, trainer: Trainer) -> None:
         metric = trainer.callback_metrics.get(f"val/{MONITOR}")
@@ -181,6 +205,23 @@ class CheckpointWriter(BoundaryCallback):
     def find_last(self) -> None:
         """Take the newest last_*.ckpt of the folder for the one that the next will replace."""
         self.last = newest_last(self.folder)
+
+
+def name_of_stage(stage: Stage, epoch: int, step: int) -> str:
+    """Of the last checkpoint of a stage."""
+    return f"stage={stage.number}_epoch={epoch:03d}-step={step}.ckpt"
+
+
+def keep_under(checkpoint: Path, path: Path) -> None:
+    """A second name for the same file, or a copy where the file system knows no such names."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(checkpoint)
+    except OSError:
+        shutil.copyfile(checkpoint, temporary)
+    temporary.replace(path)
+    temporary.unlink(missing_ok=True)  # replacing a file by itself does nothing
 
 
 def newest_last(folder: Path) -> Path | None:

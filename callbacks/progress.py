@@ -9,6 +9,9 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
+
+from modules.detection import of_ours
 
 LINE_EVERY_S = 30.0
 
@@ -32,7 +35,7 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_time, self._last_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero:
-            print(f"training: step {trainer.global_step} of {trainer.max_steps}", flush=True)
+            print(f"training{_of_stage(pl_module)}: step {trainer.global_step} of {trainer.max_steps}", flush=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,7 +49,8 @@ class ProgressLines(Callback):
         left = timedelta(seconds=int((trainer.max_steps - trainer.global_step) / speed)) if speed else "unknown"
         loss = trainer.callback_metrics.get("train/loss")
         print(
-            f"step {trainer.global_step}/{trainer.max_steps}  epoch {trainer.current_epoch}  {speed:.2f} it/s  "
+            f"step {trainer.global_step}/{trainer.max_steps}{_of_stage(pl_module)}  epoch {trainer.current_epoch}  "
+            f"{speed:.2f} it/s  "
             f"ETA {left}  loss {float(loss):.3f}"
             if loss is not None
             else f"step {trainer.global_step}",
@@ -56,7 +60,8 @@ class ProgressLines(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
-            print(f"validating at step {trainer.global_step}: {sum(trainer.num_val_batches)} batches", flush=True)
+            place = f" at step {trainer.global_step}" if trainer.state.fn == TrainerFn.FITTING else ""
+            print(f"validating{place}: {sum(trainer.num_val_batches)} batches", flush=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = {name: trainer.callback_metrics.get(f"val/{name}") for name in ("AP", "AP_50")}
@@ -68,3 +73,9 @@ class ProgressLines(Callback):
         if trainer.is_global_zero and known:
             print("  ".join(known), flush=True)
         self._last_time, self._last_step = time.monotonic(), trainer.global_step
+
+
+def _of_stage(module: LightningModule) -> str:
+    """Which stage the steps and the time left are those of."""
+    stage = of_ours(module).stage
+    return f" of {stage}" if stage is not None and stage.is_staged else ""

@@ -15,6 +15,7 @@ from config.errors import UserError
 from config.schema import ValidationConfig
 from data.loader import LoaderWatch
 from modules.detection import of_ours
+from modules.early_stopping import validations_of
 from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.results import results_dict, write_results
 from modules.evaluation.variants import measure_protocols, protocols_dict
@@ -22,6 +23,7 @@ from modules.pictures.figures import draw_curves
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
 from modules.run.writing import goes_on_without, write_json
+from modules.stage import Stage
 
 
 @dataclass
@@ -39,6 +41,7 @@ class RunRecord(Callback):
     def __init__(self, watch: LoaderWatch) -> None:
         self._watch = watch
         self.history: list[dict[str, Any]] = []
+        self.stages: list[dict[str, Any]] = []  # those that have ended
         self._seconds_before = 0.0  # of the same run, before it was resumed
         self._started = time.monotonic()
         self._batch_started = 0.0
@@ -75,16 +78,37 @@ class RunRecord(Callback):
         self._watch.take_waited_s()
         result = of_ours(pl_module).result
         if result is not None:
-            self.history.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **result.metrics})
+            stage = of_ours(pl_module).stage
+            place = {"stage": stage.number} if stage is not None and stage.is_staged else {}
+            now = {"step": trainer.global_step, "epoch": trainer.current_epoch}
+            self.history.append({**now, **place, **result.metrics})
+
+    def end_stage(
+        self, stage: Stage, step: int, checkpoint: Path | None, at_last: dict[str, Any] | None = None
+    ) -> None:
+        """Note what came out of a stage: its checkpoint, its own last validation, and that of the last one's frames."""
+        measured = [entry["AP"] for entry in self.history if entry["step"] == step and entry["AP"] >= 0]
+        self.stages.append(
+            {
+                "stage": stage.number,
+                "first_step": stage.first_step,
+                "last_step": step,
+                "frame_hw": list(stage.config.dataset.loaded_hw),
+                "checkpoint": checkpoint.name if checkpoint else None,
+                "AP": measured[-1] if measured else None,
+                "at_last_stage": at_last,
+            }
+        )
 
     def duration(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "seconds": self.duration()}
+        return {"history": self.history, "seconds": self.duration(), **({"stages": self.stages} if self.stages else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
+        self.stages = state_dict.get("stages", [])
         self._seconds_before = state_dict["seconds"]
 
 
@@ -96,8 +120,9 @@ def _log(pl_module: LightningModule, name: str, value: float) -> None:
 class ResultsFile(Callback):
     """Keeps results.json and curves up to date. Comes after the writer, whose files it names."""
 
-    def __init__(self, run: RunFolder, record: RunRecord, writer: CheckpointWriter) -> None:
+    def __init__(self, run: RunFolder, stage: Stage, record: RunRecord, writer: CheckpointWriter) -> None:
         self._run = run
+        self._stage = stage
         self._record = record
         self._writer = writer
 
@@ -107,8 +132,12 @@ class ResultsFile(Callback):
             self._write(trainer, pl_module, "running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._record.train_steps or of_ours(pl_module).result is not None:  # else the run was finished before
-            self._write(trainer, pl_module, "finished early" if trainer.should_stop else "finished")
+        if not self._record.train_steps and of_ours(pl_module).result is None:
+            return  # the run was finished before
+        status = "finished early" if trainer.should_stop else "finished"
+        if self._stage.is_staged and self._stage.is_last:
+            self._record.end_stage(self._stage, trainer.global_step, self._writer.of_stage)
+        self._write(trainer, pl_module, status if self._stage.is_last else "running")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self._record.train_steps and (self._run.path / "results.json").is_file():
@@ -120,7 +149,8 @@ class ResultsFile(Callback):
         if not trainer.is_global_zero:
             return
         record, history, result = self._record, self._record.history, of_ours(pl_module).result
-        measured = [entry for entry in history if entry["AP"] >= 0]  # else there were no labelled boxes
+        validations = validations_of(self._stage, history)  # of frames of one size
+        measured = [entry for entry in validations if entry["AP"] >= 0]  # else there were no labelled boxes
         best = max(measured, key=lambda entry: entry["AP"], default=None)
         content = {
             "run_id": self._run.run_id,
@@ -136,6 +166,7 @@ class ResultsFile(Callback):
             "best_checkpoint": self._writer.best[0]["file"] if self._writer.best else None,
             "last": history[-1] if history else None,
             "last_checkpoint": self._writer.last.name if self._writer.last else None,
+            **({"stages": record.stages} if self._stage.is_staged else {}),
             **(results_dict(result) if result else {}),  # of the last validation
             "history": history,
         }

@@ -32,5 +32,15 @@ class ValidationInSteps(Callback):
         accumulation = of_ours(pl_module).accumulation
         if accumulation.num_batches == 1:
             return
-        due = accumulation.between_steps and trainer.global_step % self._every_n_steps == 0
+        due = accumulation.between_steps and of_ours(pl_module).steps_of_stage % self._every_n_steps == 0
         trainer.val_check_batch = 1 if due else sys.maxsize  # batches: after every one, or never
+
+
+class ValidationAtLastStep(Callback):
+    """A stage ends with a validation, whatever the interval. Comes after ValidationInSteps."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.val_check_batch, trainer.check_val_every_n_epoch = 1, None

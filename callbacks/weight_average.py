@@ -15,7 +15,8 @@ class WeightAverage(Callback):
     """Averages weights and batch-norm statistics after each step. Comes before the checkpoint writer.
 
     The decay rises with the steps, min(decay, (1 + step) / (10 + step)), as in TensorFlow's ExponentialMovingAverage:
-    else the first validations of thousands of steps would see the network as it was initialised.
+    else the first validations of thousands of steps would see the network as it was initialised. A stage of the
+    training begins anew, from the average that the one before has handed on.
 
     Checkpoints are laid out as those of Lightning's WeightAveraging: `state_dict`, which everybody reads, is the
     average, and `current_model_state` the weights of the last step. That callback itself asks the GPU for a number at
@@ -45,7 +46,8 @@ class WeightAverage(Callback):
     ) -> None:
         if not of_ours(pl_module).accumulation.between_steps:
             return
-        decay = min(self._decay, (1 + trainer.global_step) / (10 + trainer.global_step))
+        steps = of_ours(pl_module).steps_of_stage
+        decay = min(self._decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(list(self._average.values()), list(self._weights.values()), 1 - decay)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

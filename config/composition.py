@@ -77,7 +77,8 @@ def exists(key: str, cfg: DictConfig) -> bool:
     for part in key.split("."):
         if node == MISSING:
             return True
-        names = {str(name): value for name, value in node.items()} if isinstance(node, dict) else {}
+        entries = dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}
+        names = {str(name): value for name, value in entries.items()}
         if part not in names:
             return False
         node = names[part]

@@ -31,6 +31,7 @@ from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
 from config.search_path import CONFIG_FOLDER, SearchPath
 from config.secret_values import check_secrets
 from config.sections import check_sections, is_under
+from config.stages import check_stages, in_normal_form
 from config.trust import check_files, check_hydra, check_targets
 
 ROOTS: dict[str, type[Config]] = {"train": TrainConfig, "val": ValidationConfig}
@@ -79,7 +80,7 @@ def load(
     composed = compose_checked(config_name, rewritten, search)
     cfg, origins, problems = composed.cfg, composed.origins, [*rewritten.problems, *composed.problems]
     for key in rewritten.plain:
-        if not exists(key, cfg):
+        if not exists(key, cfg) and not is_under(key, [typed for typed in rewritten.typed if typed != key]):
             message = f"no file sets this key; add it with a plus: +{rewritten.typed[key]}"
             problems.append(Problem(key, message, origins.of(key)))
     before = copy.deepcopy(cfg)
@@ -99,10 +100,20 @@ def load(
         problems = [p for p in problems if not is_under(p.key, ["dataset"]) or p.key in ("dataset", "dataset.path")]
         if not rewritten.chooses_dataset:
             problems.insert(0, not_chosen(search))
+    config = ROOTS[config_name].model_construct(**checked.sections)
+    if only is None and not problems:
+        problems += [
+            replace(problem, origin=origins.of(problem.key)) for problem in check_stages(config, origins, checks)
+        ]
     if problems:
         raise ConfigError(problems)
-    told_too = remarks(checked.sections, rewritten.typed)
-    return Loaded(checked.sections, (*rewritten.warnings, *checked.warnings, *told_too))
+    sections = checked.sections if only is not None else _sections(in_normal_form(config))
+    told_too = remarks(sections, rewritten.typed)
+    return Loaded(sections, (*rewritten.warnings, *checked.warnings, *told_too))
+
+
+def _sections(config: Config) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.model_fields_set}
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,7 @@ def check_composed(config_name: str, cfg: DictConfig) -> Config:
     checked = check_sections(root, cfg, Origins({}, (), config_name, SearchPath()), CHECKS)
     if checked.problems:
         raise ConfigError(checked.problems)
-    return root(**checked.sections)
+    return in_normal_form(root(**checked.sections))
 
 
 def _chooses_badly(told: set[str]) -> bool:

@@ -27,6 +27,7 @@ EXPECTED = {
     "tuple_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a section",
+    "too_short": "a list that is not empty",
     "model_attributes_type": "a section",
 }
 

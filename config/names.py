@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 
 from config import aliases
 
+_IN_STAGE = re.compile(r"training\.stages\.\d+\.(?=.)")
 MISTYPED = 0.75  # likeness of a key to the one that was meant; keys that merely share a word have less
 
 
@@ -49,6 +51,11 @@ class KeyTree:
     def _mapping_above(self, key: str) -> str | None:
         parents = (key[:i] for i, letter in enumerate(key) if letter == ".")
         return next((p for p in parents if any(_is_mapping(m) for m in _members(self.leaves.get(p)))), None)
+
+
+def outside_stage(key: str) -> str:
+    """The key that a stage of the training lays its own value over: `training.stages.0.batch_size.train` -> ..."""
+    return _IN_STAGE.sub("", key, count=1) if key.startswith("training.stages.") else key
 
 
 def _is_mapping(annotation: Any) -> bool:

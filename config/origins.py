@@ -31,10 +31,25 @@ class Origins:
 
     def of(self, key: str) -> str:
         """Text such as `in config/general.yaml:7`; empty if nobody sets the key."""
-        above = [typed for typed in self.typed if key == typed or key.startswith(f"{typed}.")]
+        above = self._typed_above(key)
         if above:
             return f"on the command line: {self.typed[max(above, key=len)]}"
-        for member in reversed(self.members):
+        found = self._place(key)
+        return f"in {self.search.told(found[1])}:{found[2]}" if found else ""
+
+    def rank(self, key: str) -> int:
+        """Later files, and then the command line, have higher ones; -1 where nobody sets the key."""
+        if self._typed_above(key):
+            return len(self.members)
+        found = self._place(key)
+        return found[0] if found else -1
+
+    def _typed_above(self, key: str) -> list[str]:
+        return [typed for typed in self.typed if key == typed or key.startswith(f"{typed}.")]
+
+    def _place(self, key: str) -> tuple[int, Path, int] | None:
+        """Which member sets a key, in which line of which file."""
+        for rank, member in reversed(list(enumerate(self.members))):
             path = self.file_of(member)
             if path is None:
                 continue
@@ -42,8 +57,8 @@ class Origins:
             packages = (member.package or "", "")  # a file of RVT's sets model with the section's name
             lines = (_line_of(path, package, name) for name in names for package in packages)
             if line := next((line for line in lines if line is not None), None):
-                return f"in {self.search.told(path)}:{line}"
-        return ""
+                return rank, path, line
+        return None
 
     def file_of(self, member: ResultDefault) -> Path | None:
         """The file that is read for a member."""

@@ -161,21 +161,22 @@ def _rewrite_value(override: Override, tree: names.KeyTree, out: Rewritten, *, s
         elif verdict is not None:
             out.warnings.append(verdict)
         return
-    if not tree.knows(key):
-        out.problems.append(Problem(key, names.unknown_key_message(key, tree), origin))
+    kind = names.outside_stage(key)
+    if not tree.knows(kind):
+        out.problems.append(Problem(key, names.unknown_key_message(kind, tree), origin))
         return
     if override.sign == "~":
         out.values.append(override.typed)
         return
     assert value is not None, "the grammar of overrides: only a deletion has no value"
-    is_value = key in tree.leaves or (key in tree.optional and value.strip() == "null")
-    if key in tree.sections and not is_value and not value.lstrip().startswith("{"):
-        message = f"is a section; set its keys: {', '.join(names.join(key, name) for name in tree.sections[key])}"
+    is_value = kind in tree.leaves or (kind in tree.optional and value.strip() == "null")
+    if kind in tree.sections and not is_value and not value.lstrip().startswith("{"):
+        message = f"is a section; set its keys: {', '.join(names.join(key, name) for name in tree.sections[kind])}"
         if key == "checkpoint":
             message += "\nresume=PATH goes on with a checkpoint's run, weights=PATH starts a new run from its weights"
         out.problems.append(Problem(key, message, origin))
         return
-    text = _text_value(value, tree.is_path(key), sweep) if tree.is_text(key) else value
+    text = _text_value(value, tree.is_path(kind), sweep) if tree.is_text(kind) else value
     rewritten = f"++{key}={text}"
     problem = _unreadable(rewritten, override, sweep)
     if problem:

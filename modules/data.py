@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
@@ -93,7 +93,7 @@ class EventDataModule(LightningDataModule):
             self._indices[split] = self._usable(whole)
             return whole.digest
 
-        told = share(f"INDEX_{split.upper()}", look)
+        told = share(f"INDEX_{split.upper()}_{self._config.dataset.loaded_hw}", look)  # a stage may have other frames
 
         def take() -> str:
             if split not in self._indices:
@@ -209,6 +209,11 @@ class EventDataModule(LightningDataModule):
             why = "batch size, number of GPUs, seed or data differ from those of the checkpoint"
         rank_zero_warn(f"{why}: the epoch that it was in is left, and the next one begins")
         return -(-state["position"] // state["steps_per_epoch"]) * identity["steps_per_epoch"]
+
+
+def data_of(trainer: Trainer) -> EventDataModule:
+    """What a Trainer of ours has been given."""
+    return trainer.datamodule  # type: ignore[attr-defined]  # set by a connector, where type checkers do not see it
 
 
 def _report_grouped_labels(index: SplitIndex, dataset: DatasetConfig) -> None:

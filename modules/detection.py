@@ -21,6 +21,7 @@ from modules.evaluation.variants import Stored, Variants
 from modules.hidden_state import HiddenState
 from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from modules.run.processes import broadcast_buffers, gather_objects
+from modules.stage import Stage
 
 # of a checkpoint: what everybody reads, and with training.ema_decay, when that is the average, the weights beside it
 WEIGHTS, LAST_STEP = "state_dict", "current_model_state"
@@ -45,9 +46,11 @@ class DetectionModule(LightningModule):
         result: what the last validation or test found; None before the first one.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, stage: Stage | None = None) -> None:
+        """`stage`: of a training that has several; `config` is then its own."""
         super().__init__()
         self.config = config
+        self.stage = stage
         self.detector = Detector(
             config.model,
             num_classes=config.dataset.num_classes,
@@ -102,9 +105,14 @@ class DetectionModule(LightningModule):
         self.log_dict(means, batch_size=batch.num_lanes)
 
     @property
+    def steps_of_stage(self) -> int:
+        """How many steps have been done; since the stage began, if there are stages."""
+        return self.trainer.global_step - (self.stage.first_step if self.stage is not None else 0)
+
+    @property
     def learning_rate(self) -> float:
         """The rate of the coming or present step."""
-        return rate_at(self.trainer.global_step, self.config.training)
+        return rate_at(self.steps_of_stage, self.config.training)
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer((p for p in self.parameters() if p.requires_grad), self.config.training)
@@ -132,6 +140,8 @@ class DetectionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config.model_dump(mode="json")
+        if self.stage is not None and self.stage.is_staged:
+            checkpoint["stage"] = self.stage.state()
         checkpoint["hidden_state"] = gather_objects(self.train_state.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

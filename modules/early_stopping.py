@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.schema import EarlyStoppingConfig
+from modules.stage import Stage
 
 
 def is_measured(value: float | None) -> bool:
     """False for COCO's -1: there is no ground truth."""
     return value is not None and value >= 0
+
+
+def validations_of(stage: Stage, history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a run's validations that a stage has made."""
+    return [entry for entry in history if entry["step"] > stage.first_step or stage.first_step == 0]
 
 
 def reason_to_stop(history: Sequence[Mapping[str, Any]], config: EarlyStoppingConfig) -> str | None:

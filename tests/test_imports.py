@@ -17,7 +17,7 @@ BELOW = {  # what a room may import besides itself
     "modules": {"config", "data", "models"},
     "callbacks": {"config", "data", "models", "modules"},
 }
-COMPOSITION_ROOTS = {"modules.run.entry", "modules.run.trainer"}  # they put everything together
+COMPOSITION_ROOTS = {"modules.run.entry", "modules.run.course", "modules.run.trainer"}  # they put everything together
 SHARED_TYPES = {
     "data.batch",
     "data.boxes",

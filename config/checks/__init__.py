@@ -13,6 +13,7 @@ from config.checks.training import (
     check_protocols,
     check_schedule,
     check_smallest_map,
+    check_stage,
     check_start,
     check_validations,
     check_weights,
@@ -36,6 +37,7 @@ CHECKS: tuple[SectionCheck, ...] = (
     (("weights", "weights_classes", "weights_partial", "weights_key"), check_weights),
     (("training", "resume", "weights"), check_freeze),
     (("dataset",), check_only),
+    (("training", "stage"), check_stage),
     (("evaluation", "protocols"), check_protocols),
 )
 # What depends on the machine is checked by the entry points only.

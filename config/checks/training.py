@@ -67,6 +67,13 @@ def check_smallest_map(config: Config) -> Iterator[Problem]:
         )
 
 
+def check_stage(config: ValidationConfig) -> Iterator[Problem]:
+    stages = config.training.stages
+    if config.stage is not None and (stages is None or config.stage > len(stages)):
+        told = "training.stages is null" if stages is None else f"there are {len(stages)} in training.stages"
+        yield Problem("stage", f"is {config.stage}, and {told}")
+
+
 def check_start(config: TrainConfig) -> Iterator[Problem]:
     if config.resume is not None and config.weights is not None:
         yield Problem(

@@ -69,6 +69,8 @@ class TrainingConfig(Strict):
     max_damaged_chunks: NonNegativeInt  # chunks that the loader could not read before the run stops
     requeue: bool  # of the SLURM job, by SIGTERM or SIGUSR1
     max_skipped_steps: PositiveInt  # steps with a non-finite loss or gradient in a row before the run stops
+    # settings laid over all others, one stage after the other, see config.stages; older checkpoints lack it
+    stages: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] | None = None
 
 
 class ValidationLoopConfig(Strict):
@@ -212,4 +214,5 @@ def _switch(value: object) -> object:
 class ValidationConfig(Config):
     checkpoint: UserPath
     protocols: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()  # names of evaluation.protocols
+    stage: PositiveInt | None = None  # whose frames are read; None: those of the checkpoint's stage
     use_test_set: Annotated[bool, BeforeValidator(_switch)]

@@ -39,9 +39,7 @@ def check_resumable(path: Path, module: DetectionModule) -> None:
 
 
 def _check_settings(recorded: Mapping[str, Any], config: Config, path: Path) -> None:
-    """What no shape tells. Between the stages of a training some of it may change."""
-    if recorded["training"].get("stages") is not None:
-        return
+    """What no shape tells; within a stage of a training none of it may change, either."""
     before, now = recorded_hw(recorded.get("dataset")), config.dataset.loaded_hw
     if before is not None and before != now:
         raise UserError(

@@ -69,8 +69,19 @@ def _named(metrics: dict[str, float | None]) -> dict[str, float | None]:
 Validation = Annotated[dict[str, float | None], AfterValidator(_named)]
 
 
+class _EndedStage(_Part):
+    stage: PositiveInt
+    first_step: Count
+    last_step: Count
+    frame_hw: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    checkpoint: str | None
+    AP: float | None
+    at_last_stage: dict[str, float | None] | None
+
+
 class _Record(_Part):
     history: list[Validation]
+    stages: list[_EndedStage] = []
     seconds: Annotated[FiniteFloat, Field(ge=0)]
 
 
@@ -109,6 +120,12 @@ class _Reproduce(_Part):
 
 class _Training(_Part):
     freeze: list[str] = []
+    stages: list[dict[str, Any]] | None = None
+
+
+class _Stage(_Part):
+    number: PositiveInt
+    first_step: Count
 
 
 class _Config(_Part):
@@ -141,6 +158,7 @@ class _Content(_Part):
     epoch: Count
     global_step: Count
     config: _Config
+    stage: _Stage | None = None  # of a training that has several
     state_dict: dict[str, Tensor]
     current_model_state: dict[str, Tensor] = {}  # of the last step, where state_dict is an average
     average: None = None  # the name is taken while a checkpoint is loaded

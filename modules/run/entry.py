@@ -6,13 +6,15 @@ import contextlib
 import secrets
 import sys
 from collections.abc import Callable, Generator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import CheckpointWriter
-from callbacks.early_stopping import stopped_early
+from callbacks.faults import CompleteEvaluation
 from callbacks.run_record import StoredResults
 from callbacks.signals import SignalHandling, StopRequested, ends_on_a_signal
 from callbacks.under_way import UnderWay
@@ -24,15 +26,17 @@ from config.schema import Config, TrainConfig, ValidationConfig
 from data.checks.dataset import require_usable
 from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
 from models.weights.pretrained import Wanted, load_into
-from modules.data import EventDataModule, Split
+from modules.data import EventDataModule, Split, data_of
 from modules.detection import DetectionModule, callbacks_of
 from modules.evaluation.variants import Variants
 from modules.pictures.figures import write_confusion_matrix
 from modules.reports.protocols import protocols_table
 from modules.run.checkpoint_check import check_resumable
 from modules.run.class_weights import weigh_classes
+from modules.run.course import Course
 from modules.run.description import write_description
 from modules.run.folder import RunFolder, run_of_checkpoint
+from modules.run.loggers import build_loggers
 from modules.run.meeting import company, together
 from modules.run.preflight import check_disk_space, check_run, room_for_results
 from modules.run.processes import is_first_process, is_lightnings_child, leave_group, share
@@ -45,10 +49,12 @@ from modules.run.resuming import (
     nothing_to_do,
     open_run,
 )
+from modules.run.stages import carry_over, check_later_stages, for_checkpoint, stage_to_resume
 from modules.run.start import device_of, fellows_of, prepare_process, say
 from modules.run.summary import print_training_summary, print_validation_summary
-from modules.run.trainer import evaluation_trainer, training_trainer
+from modules.run.trainer import evaluation_trainer
 from modules.run.writing import goes_on_without
+from modules.stage import Stage, size
 
 
 def train(config: TrainConfig, argv: list[str]) -> int:
@@ -70,8 +76,9 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
     if config.check:
         return _check(config, device, argv)
     run, checkpoint = open_run(config, argv)
-    finished = nothing_to_do(config, run, checkpoint) if checkpoint is not None else None
-    if finished is not None:
+    stage = stage_to_resume(config, checkpoint)
+    finished = nothing_to_do(stage, run, checkpoint) if checkpoint is not None else None
+    if finished is not None and stage.is_last:
         signals.uninstall()
         say(finished)
         return 0
@@ -79,36 +86,33 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
         say("training.requeue=true, but this is no SLURM job: nothing will start it again")
     say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
     config = _with_seed(config, checkpoint)
+    stage = replace(stage, run=config)
 
-    def record(trainer: Trainer | None = None) -> None:
-        if checkpoint is not None and trainer is not None:
-            leave_later_history_behind(run, checkpoint, trainer.loggers)
-            for callback in callbacks_of(trainer):
-                if isinstance(callback, CheckpointWriter):
-                    callback.find_last()
+    def record(data: EventDataModule) -> None:
         if is_first_process():
             write_description(run.path, argv, config, device, [data.index("train"), data.index("val")])
 
+    def record_resumed(trainer: Trainer, checkpoint: Path) -> None:
+        leave_later_history_behind(run, checkpoint, trainer.loggers)
+        for callback in callbacks_of(trainer):
+            if isinstance(callback, CheckpointWriter):
+                callback.find_last()
+        record(data_of(trainer))
+
     with run.kept_if_the_start_works() if is_first_process() else contextlib.nullcontext():
-        data = together(lambda: _open_data(config, ("train", "val"), signals.watch))
-        for split in ("train", "val"):
-            data.share_index(split)
-        module = together(lambda: _prepare(config, run, checkpoint, data))
-        if checkpoint is None:
-            record()
-    trainer, writer = training_trainer(config, device, run, signals, [UnderWay(record)] if checkpoint else [])
-    if (fellows := company()) is not None:
-        fellows.hint = lambda: (
-            f"The last checkpoint counts, {writer.last}: go on with resume={run.run_id}"
-            if writer.last
-            else "There is no checkpoint yet"
-        )
-    status = _fit(writer, signals, run, lambda: trainer.fit(module, datamodule=data, ckpt_path=checkpoint))
-    leave_group(trainer)
+        if not stage.is_last:
+            check_later_stages(stage, _open_data)
+        prepared = _prepare(stage, run, signals.watch, resumed=checkpoint) if finished is None else None
+        if checkpoint is None and prepared is not None:
+            record(prepared[0])
+    later = partial(_prepare, run=run, watch=signals.watch)
+    course = Course(device, run, signals, build_loggers(config, run), later)
+    more = [UnderWay(partial(record_resumed, checkpoint=checkpoint))] if checkpoint is not None else []
+    status = _fit(signals, run, lambda: course.train(stage, prepared, checkpoint, more))
+    leave_group(course.launcher)
     if is_first_process():
-        best = (run.checkpoints / writer.best[0]["file"], writer.best[0]["AP"]) if writer.best else None
         with goes_on_without("the summary", f"everything is in {run.path}"):
-            print_training_summary(run, best, writer.last, argv, stopped_early(trainer))
+            print_training_summary(run, course.outcome, argv)
     return status
 
 
@@ -119,35 +123,56 @@ def _open_data(config: Config, splits: tuple[Split, ...], watch: LoaderWatch | N
     return EventDataModule(config, watch)
 
 
-def _prepare(config: TrainConfig, run: RunFolder, checkpoint: Path | None, data: EventDataModule) -> DetectionModule:
-    """Everything else that may be found wrong before the run folder is touched."""
-    module = DetectionModule(config)
+def _prepare(
+    stage: Stage, run: RunFolder, watch: LoaderWatch, resumed: Path | None = None, earlier: Path | None = None
+) -> tuple[EventDataModule, DetectionModule]:
+    """What trains a stage, from the checkpoint that it resumes from, or from the last one of the stage before.
+
+    Everything that may be found wrong before the run folder is touched.
+    """
+    if stage.is_staged:
+        seed_everything(stage.seed, verbose=False)
+    data = together(lambda: _open_data(stage.data_config, ("train", "val"), watch))
+    for split in ("train", "val"):
+        data.share_index(split)
+    return data, together(lambda: _make_module(stage, run, data, resumed, earlier))
+
+
+def _make_module(
+    stage: Stage, run: RunFolder, data: EventDataModule, resumed: Path | None, earlier: Path | None
+) -> DetectionModule:
+    config = stage.config
+    module = DetectionModule(config, stage)
     say(*weigh_classes(config, data, module))
-    if config.weights is not None:
+    if earlier is not None:
+        say(*carry_over(module, earlier, stage))
+    elif config.weights is not None:
         _load_weights(module, config.weights, config)
     if config.training.freeze:
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         total = sum(p.numel() for p in module.parameters())
         say(f"Frozen: {', '.join(config.training.freeze)}; {trained:,} of {total:,} parameters are trained")
-    if checkpoint is not None:
-        check_frozen_parts(config, checkpoint)
-        say(*about_average(config, checkpoint))
-        check_resumable(checkpoint, module)
+    if resumed is not None:
+        check_frozen_parts(config, resumed)
+        say(*about_average(config, resumed))
+        check_resumable(resumed, module)
     data.check_shared_memory("train")
     data.require_tracks()
     if config.validation.limit_val_batches:
         data.check_shared_memory("val")
-    check_disk_space(config, module, already_there=len(list(run.checkpoints.glob("*.ckpt"))))
+    already_there = len(list(run.checkpoints.glob("*.ckpt")))
+    check_disk_space(config, module, already_there, more_stages=stage.of - stage.number)
     return module
 
 
-def _fit(writer: CheckpointWriter, signals: SignalHandling, run: RunFolder, fit: Callable[[], None]) -> int:
+def _fit(signals: SignalHandling, run: RunFolder, fit: Callable[[], None]) -> int:
     """Train until the end, a signal or the loader's failure; return the exit code."""
     try:
         with _refusals_as_user_errors():
             fit()
     except StopRequested as stop:
-        say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if writer.last else "no checkpoint could be written"))
+        is_saved = any(run.checkpoints.glob("*.ckpt"))
+        say(f"\n{stop}; " + (f"go on with resume={run.run_id}" if is_saved else "no checkpoint could be written"))
         return stop.exit_code if not is_lightnings_child() else 0  # else Lightning kills the first in its farewell
     except SharedError:
         if is_lightnings_child():
@@ -176,7 +201,8 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 
 def _validate(config: ValidationConfig, argv: list[str]) -> int:
     device = device_of(config)
-    say(*device.notes)
+    config, notes = together(lambda: for_checkpoint(config))
+    say(*device.notes, *notes)
     split: Split = "test" if config.use_test_set else "val"
     data = together(lambda: _open_data(config, (split,)))
     data.share_index(split)
@@ -197,11 +223,12 @@ def _validate(config: ValidationConfig, argv: list[str]) -> int:
     module.variants = Variants(config.dataset, config.evaluation, config.model.postprocess)
     stored = StoredResults(folder, config)
     pictures = DetectionPictures(folder / "pictures", settings.n_samples, config.dataset)
-    trainer = evaluation_trainer(config, device, [stored, pictures] if settings.enable else [stored])
+    callbacks: list[Callback] = [CompleteEvaluation(), stored, *([pictures] if settings.enable else [])]
+    trainer = evaluation_trainer(config, device, callbacks)
     loop = trainer.test if config.use_test_set else trainer.validate
     with ends_on_a_signal(), _refusals_as_user_errors():
         loop(module, datamodule=data, verbose=False)
-    leave_group(trainer)
+    leave_group(trainer.strategy.launcher)
     if is_first_process():
         assert module.result is not None, "the loop has ended"
         with goes_on_without(folder / "confusion_matrix"):
@@ -235,11 +262,21 @@ def _refusals_as_user_errors() -> Generator[None]:
 
 def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
     say(*device.notes)
-    require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-    config = _with_seed(config, checkpoint=None)
-    data, module = EventDataModule(config), DetectionModule(config)
-    say(*weigh_classes(config, data, module))
-    check_run(config, device, data, module, argv)
+    stage, hours = Stage(_with_seed(config, checkpoint=None)), 0.0
+    while True:
+        config = stage.config
+        if stage.is_staged:
+            say(f"\nStage {stage.number} of {stage.of}, on frames of {size(config)}")
+            seed_everything(stage.seed, verbose=False)
+        require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
+        data, module = EventDataModule(stage.data_config), DetectionModule(config, stage)
+        say(*weigh_classes(config, data, module))
+        hours += check_run(config, device, data, module, argv, stages=stage.of)
+        if stage.is_last:
+            break
+        stage = stage.following()
+    if stage.is_staged:
+        say(f"\nAll {stage.of} stages: about {hours:.1f} h, without validation")
     return 0
 
 

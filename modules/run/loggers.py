@@ -6,7 +6,7 @@ import csv
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,8 @@ class MetricsCsv(Logger):
 class _Tolerant:
     """A logger whose failures are told once and change nothing else; what fails is the other base class'."""
 
+    more_to_come = False  # another stage: what has ended well is no end of the run
+
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         with goes_on_without(type(self).__name__.removeprefix("Tolerant"), "metrics.csv has everything"):
             action(*args, **kwargs)
@@ -118,7 +120,8 @@ class _Tolerant:
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._try(super().finalize, status)  # type: ignore[missing-attribute]
+        if not (self.more_to_come and status == "success"):
+            self._try(super().finalize, status)  # type: ignore[missing-attribute]
 
 
 class TolerantTensorBoardLogger(_Tolerant, TensorBoardLogger):
@@ -133,6 +136,8 @@ class TolerantWandbLogger(_Tolerant, WandbLogger):
     def finalize(self, status: str) -> None:
         import wandb
 
+        if self.more_to_come and status == "success":
+            return
         super().finalize(status)
         files = Path(self.experiment.dir).parent
         started = time.monotonic()
@@ -147,6 +152,12 @@ class TolerantWandbLogger(_Tolerant, WandbLogger):
     @rank_zero_only
     def log_table(self, *args: Any, **kwargs: Any) -> None:
         self._try(super().log_table, *args, **kwargs)
+
+
+def expect_more(loggers: Iterable[Logger], more_to_come: bool) -> None:
+    for logger in loggers:
+        if isinstance(logger, _Tolerant):
+            logger.more_to_come = more_to_come
 
 
 def build_loggers(config: Config, run: RunFolder) -> list[Logger]:

@@ -28,13 +28,16 @@ _BYTES_OF_RESULTS_PER_FRAME = 24_000
 _BYTES_PER_PARAMETER = 12  # the weight and AdamW's two moments, float32
 
 
-def check_disk_space(config: TrainConfig, module: DetectionModule, already_there: int = 0) -> str:
+def check_disk_space(config: TrainConfig, module: DetectionModule, already_there: int = 0, more_stages: int = 0) -> str:
     """Return what the checkpoints will need and find, less those that a resumed run has already.
+
+    Each of `more_stages` leaves its best ones and its last one.
 
     Raises UserError if the disk cannot hold them.
     """
     size = checkpoint_bytes(config, module)
-    count = max(config.checkpoint.keep_best + 2 - already_there, 1)  # the best, the last, and the one being written
+    count = config.checkpoint.keep_best + 2  # the best, the last, and the one being written
+    count = max(count + more_stages * (config.checkpoint.keep_best + 1) - already_there, 1)
     needed = size * count
     folder = config.run_root.expanduser().absolute()
     while not folder.exists():
@@ -66,9 +69,17 @@ def checkpoint_bytes(config: TrainConfig, module: DetectionModule) -> int:
 
 
 def check_run(
-    config: TrainConfig, device: Device, data: EventDataModule, module: DetectionModule, argv: Sequence[str]
-) -> None:
-    """Train a few steps and print what the run will take. Leaves nothing behind."""
+    config: TrainConfig,
+    device: Device,
+    data: EventDataModule,
+    module: DetectionModule,
+    argv: Sequence[str],
+    stages: int,
+) -> float:
+    """Train a few steps, print what the run, or one of its `stages`, will take, and return the hours.
+
+    Leaves nothing behind.
+    """
     memory, timer = StepMemory(config, module, device), _StepTimer()
     memory.require_room()
     trainer = Trainer(
@@ -85,6 +96,7 @@ def check_run(
     batches = config.training.accumulate_grad_batches
     steps_per_epoch = -(-data.training_plan().steps_per_epoch // batches)
     seconds_per_step = timer.seconds_per_batch * batches
+    hours = seconds_per_step * config.training.max_steps / 3600
     rows: dict[str, Any] = {
         "Network": f"{sum(p.numel() for p in module.parameters()):,} parameters, input {config.input_hw}, "
         f"windows {config.partition_size}",
@@ -93,14 +105,15 @@ def check_run(
         "Validation": f"{len(data.index('val'))} sequences, {len(data.index('val').label_frame)} labelled frames",
         "Memory": f"{peak_memory_mb():,.0f} MiB at batch_size.train={config.batch_size.train}, without loader workers",
         **memory.rows(),
-        "Disk": check_disk_space(config, module),
+        "Disk": check_disk_space(config, module, more_stages=stages - 1),
         "Time": f"{seconds_per_step:.2f} s per step over {TIMED_STEPS} steps: about "
-        f"{seconds_per_step * config.training.max_steps / 3600:.1f} h for "
+        f"{hours:.1f} h for "
         f"training.max_steps={config.training.max_steps}, without validation",
         "Command": shlex.join(["python", *(text for text in argv if not text.lstrip("+").startswith("check="))]),
     }
     if is_first_process():
         print("\n".join(f"{name + ':':<12} {text}" for name, text in rows.items()), flush=True)
+    return hours
 
 
 class _StepTimer(Callback):

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-from pytorch_lightning import Trainer
 
 from config.hardware import Device
 from config.launch import read_launch
@@ -46,9 +45,9 @@ def end_with_parent(signum: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
 
 
-def leave_group(trainer: Trainer) -> None:
+def leave_group(launcher: Any) -> None:
     """Forget the processes that Lightning has started: the next run of a sweep starts its own."""
-    if not getattr(trainer.strategy.launcher, "procs", None):
+    if not getattr(launcher, "procs", None):
         return
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -12,13 +12,15 @@ from pytorch_lightning.loggers import Logger
 from config.errors import UserError
 from config.freezing import frozen_modules
 from config.schema import TrainConfig
+from config.stages import STAGES
 from modules.detection import LAST_STEP
-from modules.early_stopping import reason_to_stop
+from modules.early_stopping import reason_to_stop, validations_of
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.folder import RunFolder
 from modules.run.loggers import MetricsCsv
 from modules.run.processes import is_first_process, share
 from modules.run.requeue import restarts, run_before_restart
+from modules.stage import Stage
 
 
 def open_run(config: TrainConfig, argv: Sequence[str]) -> tuple[RunFolder, Path | None]:
@@ -60,22 +62,23 @@ def _wanted(config: TrainConfig, project: Path, argv: Sequence[str]) -> str | No
     return None if earlier is None else str(earlier)
 
 
-def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str | None:
-    """Why nothing is left to train or to validate from a checkpoint, and how to go on; None if something is."""
+def nothing_to_do(stage: Stage, run: RunFolder, checkpoint: Path) -> str | None:
+    """Why nothing of a stage is left to train or validate from a checkpoint, and how to go on; None if something is."""
     content = read_checkpoint(checkpoint)
     if content["callbacks"]["CheckpointWriter"]["validation_pending"]:
         return None
-    training = config.training
+    training, above = stage.config.training, f"{STAGES}.{stage.number - 1}." if stage.is_staged else ""
     step, epochs = content["global_step"], content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     more: dict[str, Any] = {}
-    if step >= training.max_steps:
-        reached, more["training.max_steps"] = f"step {step}, training.max_steps={training.max_steps}", 2 * step
+    if step >= stage.max_steps:
+        key, steps = f"{above}training.max_steps", step - stage.first_step
+        reached, more[key] = f"step {step}, {key}={training.max_steps}", 2 * steps
         schedule = training.lr_scheduler
         if schedule.use and schedule.total_steps != training.max_steps:  # else it follows max_steps
-            more["training.lr_scheduler.total_steps"] = max(schedule.total_steps, 2 * step)
+            more[f"{above}training.lr_scheduler.total_steps"] = max(schedule.total_steps, 2 * steps)
     elif epochs >= training.max_epochs:
         reached, more["training.max_epochs"] = f"epoch {epochs}, training.max_epochs={training.max_epochs}", 2 * epochs
-    elif (reason := reason_to_stop(_history(content), training.early_stopping)) is not None:
+    elif (reason := reason_to_stop(_history(stage, content), training.early_stopping)) is not None:
         reached, more["training.early_stopping.patience"] = f"step {step} and stopped early: {reason}", "null"
     else:
         return None
@@ -83,8 +86,8 @@ def nothing_to_do(config: TrainConfig, run: RunFolder, checkpoint: Path) -> str 
     return f"Nothing to do: {checkpoint} is at {reached}. To train on, for example: {shlex.join(command)}"
 
 
-def _history(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    return checkpoint["callbacks"].get("RunRecord", {}).get("history", [])
+def _history(stage: Stage, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    return validations_of(stage, checkpoint["callbacks"].get("RunRecord", {}).get("history", []))
 
 
 def check_frozen_parts(config: TrainConfig, checkpoint: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from config.names import key_tree
 from config.overrides import OVERRIDE, is_of_hydra
@@ -32,16 +33,32 @@ _WITHOUT_EFFECT = (
     "run_root",
     "checkpoint",
 )
-_WITH_EFFECT = ("training", "training.precision")  # a whole section may hold it
+_WITH_EFFECT = ("training.precision", "training.stages")
 
 
-def print_training_summary(
-    run: RunFolder, best: tuple[Path, float] | None, last: Path | None, argv: Sequence[str], stopped_early: str | None
-) -> None:
+@dataclass(frozen=True)
+class Outcome:
+    """What a training has come to.
+
+    Attributes:
+        best: with its AP; of the last stage.
+        stopped_early: why.
+        stages: those that have ended, as in results.json.
+    """
+
+    best: tuple[Path, float] | None = None
+    last: Path | None = None
+    stopped_early: str | None = None
+    stages: Sequence[dict[str, Any]] = ()
+
+
+def print_training_summary(run: RunFolder, outcome: Outcome, argv: Sequence[str]) -> None:
     """Name the folder, the best checkpoint with its AP, the last one, and the command that finds that AP again."""
+    best, last = outcome.best, outcome.last
     lines = [f"Run folder:       {run.path}"]
-    if stopped_early is not None:
-        lines.append(f"Finished early:   {stopped_early}")
+    if outcome.stopped_early is not None:
+        lines.append(f"Finished early:   {outcome.stopped_early}")
+    lines += [f"Stage {stage['stage']}:          {_about_stage(run, stage)}" for stage in outcome.stages]
     profile = run.path / "profile"
     if profile.is_dir():
         lines.append(f"Profile:          {', '.join(str(path) for path in sorted(profile.iterdir()))}")
@@ -58,6 +75,19 @@ def print_training_summary(
     print("\n" + "\n".join(lines), flush=True)
 
 
+def _about_stage(run: RunFolder, stage: dict[str, Any]) -> str:
+    """Its last checkpoint, with AP on its own frames and on those of the last stage."""
+    height, width = stage["frame_hw"]
+    found = [f"val/AP {_rounded(stage['AP'])} at {width} x {height}"]
+    if stage["at_last_stage"] is not None:
+        found.append(f"{_rounded(stage['at_last_stage'].get('AP'))} on the last stage's frames")
+    return f"{run.checkpoints / stage['checkpoint']}  ({', '.join(found)})"
+
+
+def _rounded(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
 def overrides_of_validation(argv: Sequence[str]) -> list[str]:
     """Return what validation.py needs of a training command to find the numbers that its validations found."""
     return [text for text in argv[1:] if text.startswith(RECORDED) or _changes_a_validation(text)]
@@ -72,7 +102,8 @@ def _changes_a_validation(text: str) -> bool:
         return False  # a training without validations
     if "/" in key or is_of_hydra(key):
         return True
-    has_none = any(is_under(key, [section]) for section in _WITHOUT_EFFECT) and key not in _WITH_EFFECT
+    may_hold_one = key == "training" or is_under(key, _WITH_EFFECT)  # a whole section
+    has_none = is_under(key, _WITHOUT_EFFECT) and not may_hold_one
     return key_tree(ValidationConfig).knows(key) and not has_none
 
 

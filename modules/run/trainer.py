@@ -9,38 +9,49 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
 from pytorch_lightning.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import CheckpointWriter
 from callbacks.early_stopping import EarlyStopping
-from callbacks.faults import CompleteEvaluation, DamageCounter
+from callbacks.faults import DamageCounter
 from callbacks.gradient_guard import GradientGuard
 from callbacks.progress import on_a_terminal, progress_callback
 from callbacks.random_state import RandomState
 from callbacks.requeue import Requeue
 from callbacks.run_record import ResultsFile, RunRecord
 from callbacks.signals import SignalHandling
-from callbacks.validation_interval import ValidationInSteps
+from callbacks.validation_interval import ValidationAtLastStep, ValidationInSteps
 from callbacks.visualization import ConfusionMedia, DetectionPictures
 from callbacks.weight_average import WeightAverage
 from config.hardware import Device
 from config.launch import Launch, read_launch
-from config.schema import Config, TrainConfig
+from config.schema import Config
 from modules.run.checkpoint_file import AtomicCheckpointIO
 from modules.run.folder import RunFolder
-from modules.run.loggers import build_loggers
 from modules.run.meeting import company
 from modules.run.processes import world_size
+from modules.stage import Stage
 
 
 def training_trainer(
-    config: TrainConfig, device: Device, run: RunFolder, signals: SignalHandling, more: Sequence[Callback] = ()
+    stage: Stage,
+    device: Device,
+    run: RunFolder,
+    signals: SignalHandling,
+    record: RunRecord,
+    loggers: list[Logger],
+    more: Sequence[Callback] = (),
 ) -> tuple[Trainer, CheckpointWriter]:
-    """Return the Trainer of a run, and its checkpoint writer, which knows best and last files; `more` precede it."""
+    """Return the Trainer of a run, or of a stage of it, and its checkpoint writer, which knows best and last files.
+
+    `more` precede the writer. Steps are counted on from those that the run had before.
+    """
+    config = stage.config
     io = AtomicCheckpointIO()
-    writer = CheckpointWriter(run.checkpoints, config.checkpoint, io, signals)
+    writer = CheckpointWriter(run.checkpoints, stage, io, signals)
     settings = config.logging.validation.high_dim
     pictures = DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)
     interval = config.validation.val_check_interval
@@ -48,18 +59,19 @@ def training_trainer(
     callbacks: list[Callback] = [
         signals,
         *([ValidationInSteps(interval)] if interval is not None else []),
+        *([ValidationAtLastStep()] if stage.is_staged else []),
         RandomState(),
         GradientGuard(run.path / "skipped_steps.jsonl", config.training.max_skipped_steps, check_every=every),
         *([WeightAverage(config.training.ema_decay)] if config.training.ema_decay is not None else []),
         DamageCounter(run.path / "damaged_chunks.txt", config.training.max_damaged_chunks),
         *([pictures] if settings.enable else []),
         progress_callback(),
-        record := RunRecord(signals.watch),
-        EarlyStopping(config.training.early_stopping, record),
+        record,
+        EarlyStopping(stage, record),
         *more,
         writer,  # what those before it keep is in the checkpoint
-        ResultsFile(run, record, writer),
-        *([Requeue(run.run_id, writer)] if config.training.requeue else []),
+        ResultsFile(run, stage, record, writer),
+        *([Requeue(run.run_id, lambda: writer.last)] if config.training.requeue else []),
         ConfusionMedia(run.path / "confusion_matrix"),
     ]
     hardware = hardware_arguments(config, device)
@@ -67,7 +79,7 @@ def training_trainer(
     trainer = Trainer(
         **hardware,
         default_root_dir=run.path,  # where Lightning looks for checkpoints of its own, in a SLURM job
-        max_steps=config.training.max_steps,
+        max_steps=stage.max_steps,
         max_epochs=config.training.max_epochs,
         accumulate_grad_batches=config.training.accumulate_grad_batches,
         limit_train_batches=config.training.limit_train_batches,
@@ -77,14 +89,26 @@ def training_trainer(
         gradient_clip_val=config.training.gradient_clip_val or None,
         gradient_clip_algorithm="value",
         log_every_n_steps=config.logging.train.log_every_n_steps,
-        logger=build_loggers(config, run),
+        logger=loggers,
         callbacks=callbacks,
-        profiler=_profiler(config.training.profiler, run.path / "profile"),
+        profiler=_profiler(
+            config.training.profiler, run.path / "profile" / (f"stage={stage.number}" if stage.is_staged else "")
+        ),
         num_sanity_val_steps=0,
         benchmark=config.reproduce.benchmark,
         deterministic=config.reproduce.deterministic_flag,
     )
+    if stage.first_step:
+        _count_from(trainer, stage.first_step)
+        writer.find_last()
     return trainer, writer
+
+
+def _count_from(trainer: Trainer, step: int) -> None:
+    """Have a Trainer's first step be `step`; a checkpoint that it then resumes from has its own count."""
+    loop = trainer.fit_loop.epoch_loop
+    total = loop.automatic_optimization.optim_progress.optimizer.step.total
+    total.ready = total.completed = loop._batches_that_stepped = step
 
 
 def _profiler(kind: str | None, folder: Path) -> Profiler | None:
@@ -99,11 +123,14 @@ def _profiler(kind: str | None, folder: Path) -> Profiler | None:
 
 
 def evaluation_trainer(config: Config, device: Device, callbacks: list[Callback]) -> Trainer:
-    """Return the Trainer of a validation or test without training."""
+    """Return the Trainer of a validation or test without training.
+
+    `callbacks` say what becomes of chunks that cannot be read.
+    """
     return Trainer(
         **hardware_arguments(config, device),
         logger=False,
-        callbacks=[progress_callback(), CompleteEvaluation(), *callbacks],
+        callbacks=[progress_callback(), *callbacks],
         limit_val_batches=config.validation.limit_val_batches,
         limit_test_batches=config.validation.limit_val_batches,
     )

@@ -11,6 +11,7 @@ from callbacks.signals import SignalHandling
 from config.loading import load_train_config
 from data.loader import LoaderWatch
 from modules.run.checkpoint_file import AtomicCheckpointIO
+from modules.stage import Stage
 
 
 @pytest.mark.parametrize(
@@ -22,8 +23,8 @@ def test_a_name_that_is_none_of_ours_is_left_alone(name: str, tmp_path: Path) ->
     own = "epoch=012-step=1000-val_AP=0.25.ckpt"
     for path in (tmp_path / "victim.ckpt", folder / "victim.ckpt", folder / own):
         path.touch()
-    config = load_train_config(["dataset=toy", "model=maxvit_yolox/plain_lstm"]).checkpoint
-    writer = CheckpointWriter(folder, config, AtomicCheckpointIO(), SignalHandling(LoaderWatch()))
+    config = load_train_config(["dataset=toy", "model=maxvit_yolox/plain_lstm"])
+    writer = CheckpointWriter(folder, Stage(config), AtomicCheckpointIO(), SignalHandling(LoaderWatch()))
     best = [{"file": name, "AP": 0.1, "step": 1}, *2 * [{"file": own, "AP": 0.2, "step": 2}]]
     with pytest.warns(UserWarning, match="no name of ours, left alone"):
         writer.load_state_dict({"best": best, "validation_pending": False, "epoch": 0})

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from callbacks.progress import ProgressLines
+
+MODULE: Any = SimpleNamespace(stage=None)
 
 
 def trainer(step: int, loss: float | None = 2.5, **more: Any) -> Any:
@@ -19,15 +22,16 @@ def trainer(step: int, loss: float | None = 2.5, **more: Any) -> Any:
         "current_epoch": 1,
         "sanity_checking": False,
         "num_val_batches": [3],
+        "state": SimpleNamespace(fn=TrainerFn.FITTING),
     }
     return SimpleNamespace(global_step=step, callback_metrics=metrics | more.pop("metrics", {}), **(state | more))
 
 
 def test_a_line_now_and_then_and_one_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ProgressLines(every_s=3600)
-    lines.on_train_start(trainer(4), None)
+    lines.on_train_start(trainer(4), MODULE)
     for step in (5, 6, 10):
-        lines.on_train_batch_end(trainer(step), None, None, None, 0)
+        lines.on_train_batch_end(trainer(step), MODULE, None, None, 0)
     first, last = capsys.readouterr().out.splitlines()
     assert first == "training: step 4 of 10"
     assert last.startswith("step 10/10  epoch 1  ")

@@ -34,10 +34,11 @@ def test_the_average_is_that_of_a_loop_by_hand_and_validation_sees_it() -> None:
     callback.on_train_start(None, module)
     for step in range(1, 9):
         module.set(step)
+        module.steps_of_stage = step
         module.accumulation.between_steps = False  # a batch of a step that is not complete
-        callback.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
+        callback.on_train_batch_end(None, module, None, None, 0)
         module.accumulation.between_steps = True
-        callback.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
+        callback.on_train_batch_end(None, module, None, None, 0)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     average, last = averaged(callback, module)
