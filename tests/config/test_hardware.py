@@ -99,3 +99,22 @@ def test_the_first_line_says_precision_and_why(tmp_path: Path) -> None:
 def test_a_kernel_that_does_not_tell_gets_float32(tmp_path: Path) -> None:
     assert decide_device(0, "auto", 0, cpuinfo=tmp_path / "absent").precision == "32-true"
     assert "tells of no bfloat16" in decide_device(0, "bf16", 0, cpuinfo=tmp_path / "absent").notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "amx", "avx512"),
+    [
+        ("avx2", "32-true", "32-true"),
+        ("AVX512_CORE", "32-true", "32-true"),
+        ("AVX512_CORE_BF16", "32-true", "bf16-mixed"),
+        ("ALL", "bf16-mixed", "bf16-mixed"),
+    ],
+)
+def test_instructions_that_a_variable_forbids_are_not_there(
+    limit: str, amx: str, avx512: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the processor that a user has a machine stand in for."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    for unit, precision in (("amx_bf16", amx), ("avx512_bf16", avx512)):
+        (tmp_path / "cpuinfo").write_text(f"flags : fpu {unit}\n")
+        assert decide_device(0, "auto", 0, cpuinfo=tmp_path / "cpuinfo").precision == precision
