@@ -11,6 +11,7 @@ python scripts/benchmark.py growth                 # frames/s against frames a c
 python scripts/benchmark.py scale                  # index, plan, evaluation, all-reduce of many processes
 python scripts/benchmark.py --device cuda          # every size of the network on a GPU, and the loader with 8 workers
 python scripts/benchmark.py train model.backbone.compile.enable=true     # any key of the config
+python scripts/benchmark.py train batch_size.train=1 --cpu-time          # fewer lanes than 6, for a busy machine
 
 The plain way and ours take turns; a ratio is that of the medians, and "rounds" the least and largest of a round.
 Networks run in processes of their own, since an allocator's settings cannot be taken back.
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     case = Case(options.device, (*overrides, *check_size), cpu_time=options.cpu_time)
     if options.check:
         case = replace(case, batch_size=2, length=2)
+    case = _of_typed_size(case)
     on = machine(options.device)
     chosen = {name: describe_kernels(options.device, dtype) for name, dtype in PRECISIONS.items()}
     print(on, *(f"{name}: {', '.join(kernels.values())}" for name, kernels in chosen.items()), "", sep="\n", flush=True)
@@ -108,6 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(results, indent=2))
     return 0
+
+
+def _of_typed_size(case: Case) -> Case:
+    """With the lanes and frames a chunk that the overrides name, if any."""
+    typed = {text.partition("=")[0].lstrip("+") for text in case.overrides}
+    if "batch_size.train" in typed:
+        case = replace(case, batch_size=case.config().batch_size.train)
+    if "dataset.sequence_length" in typed:
+        case = replace(case, length=case.config().dataset.sequence_length)
+    return case
 
 
 def train(case: Case, effort: Effort) -> list[Row]:

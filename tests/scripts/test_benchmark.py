@@ -159,6 +159,16 @@ def test_latency_is_told_by_phases_also_without_onnx(
     assert "| events -> boxes, float32 (tiny at 64 x 128" in told
 
 
+def test_lanes_and_frames_that_are_typed_are_those_that_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setitem(benchmark.RUN, "train", lambda case, _: asked.append((case.batch_size, case.length)))
+    assert benchmark.main(["train", "batch_size.train=3", "dataset.sequence_length=7"]) == 0
+    assert benchmark.main(["train"]) == 0
+    assert asked == [(3, 7), (6, 5)]
+
+
 def test_an_unknown_part_is_refused() -> None:
     with pytest.raises(SystemExit):
         benchmark.main(["trian"])
