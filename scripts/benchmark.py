@@ -11,7 +11,7 @@ python scripts/benchmark.py growth                 # frames/s against frames a c
 python scripts/benchmark.py scale                  # index, plan, evaluation, all-reduce of many processes
 python scripts/benchmark.py --device cuda          # every size of the network on a GPU, and the loader with 8 workers
 python scripts/benchmark.py train model.backbone.compile.enable=true     # any key of the config
-python scripts/benchmark.py train batch_size.train=1 --cpu-time          # fewer lanes than 6, for a busy machine
+python scripts/benchmark.py train batch_size.train=2 --cpu-time          # fewer lanes than 6, for a busy machine
 
 The plain way and ours take turns; a ratio is that of the medians, and "rounds" the least and largest of a round.
 Networks run in processes of their own, since an allocator's settings cannot be taken back.
@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from config.command_line import errors_without_traceback
 from models.layers.kernels import describe_kernels, kernels_for, other_ways
 from scripts.benchmarks.measuring import Measure, Row, alternate, alternate_remotely, machine, markdown
 from scripts.benchmarks.network import (
@@ -283,4 +284,5 @@ RUN: dict[str, Callable[[Case, Effort], Any]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_without_traceback():
+        sys.exit(main())
