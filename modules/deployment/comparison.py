@@ -41,6 +41,18 @@ class Difference:
         others = f", {self.others:,} boxes found by one of them only" if self.others else ""
         return f"scores within {self.score:.1e}, boxes within {self.px:.1e} px ({self.num_boxes:,} compared){others}"
 
+    def add_anchors(
+        self, ours: Float32[ndarray, "b a n"], theirs: Float32[ndarray, "b a n"], frame_hw: tuple[int, int]
+    ) -> None:
+        """Decoded predictions of all anchors. Of a box larger than the frame, which only anchors that see nothing give,
+        pixels are those that it has when shrunk to the frame: an exponential of any size is rounded in proportion.
+        """
+        gap = np.abs(ours - theirs)
+        larger = np.maximum(ours[..., 2:4].max(axis=-1, keepdims=True) / max(frame_hw), 1)
+        self.px = _largest(self.px, gap[..., :4] / larger)
+        self.score = _largest(self.score, gap[..., 4:])
+        self.num_boxes += gap[..., 0].size
+
     def check(self, origin: Path) -> None:
         """Raises UserError where they differ by more than rounding."""
         if not (self.score <= MOST_SCORE and self.px <= MOST_PX) or self.others:
@@ -78,7 +90,7 @@ def compare(path: Path, detector: Detector, description: Description, frames: Fr
         predictions = network(torch.from_numpy(batch))
         output, theirs = session.run(batch, theirs)
         if not session.has_nms:
-            _compare_anchors(difference, predictions.numpy(), output)
+            difference.add_anchors(predictions.numpy(), output, description.frame_hw)
             continue
         own = postprocess(predictions, description.confidence_threshold, description.nms_threshold)
         for lane, found in enumerate(own):
@@ -110,13 +122,9 @@ class _Frozen:
         return predictions
 
 
-def _compare_anchors(
-    difference: Difference, ours: Float32[ndarray, "b a n"], theirs: Float32[ndarray, "b a n"]
-) -> None:
-    gap = np.abs(ours - theirs)
-    difference.px = max(difference.px, float(gap[..., :4].max()))
-    difference.score = max(difference.score, float(gap[..., 4:].max()))
-    difference.num_boxes += gap[..., 0].size
+def _largest(before: float, gaps: ndarray) -> float:
+    """NaN where one is."""
+    return float(np.maximum(before, gaps.max()))
 
 
 def _compare_boxes(difference: Difference, ours: Float32[ndarray, "n 7"], theirs: Float32[ndarray, "m 7"]) -> None:
