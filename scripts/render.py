@@ -17,7 +17,7 @@ Options: threshold=0.25 (least score), start_s=0, seconds=... (how much of it), 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +97,8 @@ def render(arguments: Arguments) -> int:
     classes = dataset.classes if dataset is not None and has_boxes else ()
     window_ms = (dataset.representation if dataset else film.QUICK_LOOK).window_ms
 
-    def pictures(film_file: FilmFile) -> Iterator[Image.Image]:
-        return draw(film_file, arguments, frames, predictions, truth, classes)
-
-    return write_film(arguments.out, pictures, fps=1000 / window_ms * arguments.speed)
+    film_file = FilmFile(arguments.out, 1000 / window_ms * arguments.speed, has_truth=truth is not None)
+    return write_film(film_file, draw(film_file, arguments, frames, predictions, truth, classes))
 
 
 def choose_boxes(arguments: Arguments) -> tuple[DatasetConfig | None, film.BoxesAt | None]:
@@ -152,11 +150,10 @@ def draw(
             yield film_file.draw(frame, classes, found, f"{name} · {t_us / 1e6:.2f} s · {told}", known)
 
 
-def write_film(out: Path, pictures: Callable[[FilmFile], Iterable[Image.Image]], fps: float) -> int:
-    """Write what `pictures` makes for the film; returns the number of pictures."""
-    film_file = FilmFile(out, fps)
+def write_film(film_file: FilmFile, pictures: Iterable[Image.Image]) -> int:
+    """Write the pictures, or nothing where one fails; returns their number."""
     try:
-        for picture in pictures(film_file):
+        for picture in pictures:
             film_file.append(picture)
     except BaseException:
         film_file.drop()

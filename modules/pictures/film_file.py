@@ -23,8 +23,9 @@ FILM_WIDTH_PX, GIF_WIDTH_PX = 1280, 640
 class FilmFile:
     """It appears complete, or not at all. Raises UserError where the disk refuses."""
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path, self._fps, self._count = path, fps, 0
+    def __init__(self, path: Path, fps: float, has_truth: bool = False) -> None:
+        """`has_truth`: the legend names ground truth."""
+        self.path, self._fps, self._has_truth, self._count = path, fps, has_truth, 0
         self._partial = path.with_name(f".partial_{path.name}")
         self._is_gif = path.suffix.lower() == ".gif"
         self._gif: list[Image.Image] = []  # its colours are chosen at the end
@@ -53,7 +54,7 @@ class FilmFile:
         picture = draw_frame(frame, classes, found, truth, caption, self.width_px)
         if not classes:
             return picture
-        legend = draw_legend(classes, picture.width)
+        legend = draw_legend(classes, picture.width, self._has_truth)
         both = Image.new("RGB", (picture.width, picture.height + legend.height))
         both.paste(picture)
         both.paste(legend, (0, picture.height))

@@ -166,7 +166,7 @@ def _draw_labels(
         draw.text((left + 4, top + height / 2), text, font=font, fill=ink, anchor="lm")
 
 
-def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
+def draw_legend(classes: Sequence[str], width: int, has_truth: bool = True) -> Image.Image:
     """What colours and lines mean, on as many lines as the width asks for; of many classes the first."""
     line_height = 26
     entries: list[tuple[str, tuple[int, int, int] | None]] = [
@@ -174,7 +174,8 @@ def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
     ]
     if len(classes) > _MOST_IN_LEGEND:
         entries.append((f"and {len(classes) - _MOST_IN_LEGEND} more classes", (0, 0, 0)))
-    entries += [("events, brighter", POLARITY_RGB[1]), ("events, darker", POLARITY_RGB[0]), ("ground truth", None)]
+    entries += [("events, brighter", POLARITY_RGB[1]), ("events, darker", POLARITY_RGB[0])]
+    entries += [("ground truth", None)] if has_truth else []
     texts = [in_one_font(name, 13) for name, _ in entries]
     places, x, y = [], 10.0, 0
     for text, font in texts:

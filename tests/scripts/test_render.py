@@ -19,6 +19,7 @@ from PIL import Image
 from config.errors import UserError
 from config.loading import load_dataset_config, load_train_config
 from modules.evaluation.results import write_results
+from modules.pictures.film_file import FilmFile
 from scripts.render import main, parse, render, render_worst, write_film
 from tests.conftest import FRAME_HW, write_sequence
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
@@ -180,7 +181,7 @@ def small_files() -> Iterator[None]:
 def test_a_film_that_the_disk_has_no_room_for_is_no_film(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(UserError, match="cannot be written"):
-        write_film(tmp_path / name, lambda _: map(Image.fromarray, noise), 20)
+        write_film(FilmFile(tmp_path / name, 20), map(Image.fromarray, noise))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -93,3 +93,6 @@ def test_legend_wraps_to_the_width() -> None:
     wide, narrow = draw_legend(names, 2000), draw_legend(names, 400)
     assert (wide.width, narrow.width) == (2000, 400)
     assert narrow.height > wide.height
+    without = draw_legend(names, 2000, has_truth=False)
+    assert np.asarray(without)[:, :1500].tolist() == np.asarray(wide)[:, :1500].tolist()
+    assert np.count_nonzero(without) < np.count_nonzero(wide)
