@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ class Words:
         self._folders = [word for word in words if word.startswith(RECORDED)]
         others = [word for word in words if word not in self._folders]
         self.paths = [Path(word).expanduser() for word in others if "=" not in word]
+        self._asked: dict[str, None] = {}  # the script's own options, in its order
         self._values: dict[str, list[str]] = {}
         for word in others:
             key, is_pair, value = word.partition("=")
@@ -35,6 +38,7 @@ class Words:
         return key in self._values
 
     def all(self, key: str) -> list[str]:
+        self._asked[key] = None
         return self._values.pop(key, [])
 
     def text(self, key: str) -> str | None:
@@ -42,6 +46,7 @@ class Words:
 
     def path(self, key: str, suffix: str = "") -> Path | None:
         """None without it, and where it has another suffix: then it stays."""
+        self._asked[key] = None
         if not self._values.get(key, [""])[-1].lower().endswith(suffix):
             return None
         text = self.text(key)
@@ -80,9 +85,21 @@ class Words:
 
     @property
     def overrides(self) -> list[str]:
-        """Of a config; the folders of YAML files alone are none."""
+        """Of a config; the folders of YAML files alone are none. To be asked for last: the rest is mistyped."""
+        for key, (value, *_) in self._values.items():
+            if not _is_of_a_config(key):
+                near = difflib.get_close_matches(key, self._asked, n=1, cutoff=0.5)
+                told = f"did you mean {near[0]}?" if near else f"there are {', '.join(self._asked)}."
+                raise UserError(f"{key}={value}: no such option; {told} --help tells more")
         pairs = [f"{key}={value}" for key, values in self._values.items() for value in values]
         return [*self._folders, *pairs] if pairs else []
+
+
+def _is_of_a_config(key: str) -> bool:
+    from config.schema import TrainConfig, ValidationConfig
+
+    section = re.split(r"[./@]", key.lstrip("+~"))[0]
+    return section in TrainConfig.model_fields or section in ValidationConfig.model_fields
 
 
 def listed(value: str) -> list[str]:

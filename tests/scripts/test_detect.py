@@ -306,7 +306,18 @@ def test_recordings_that_it_cannot_take(
         (["a.raw", "out=a.csv", "checkpoint=a", "follow=yes"], "follow=yes: give true or false"),
         (["a.raw", "out=a.csv", "checkpoint=a", "late=none"], "late is of a file that grows"),
         (["a.raw", "out=a.csv", "checkpoint=a", "follow="], "follow=: give true or false"),
-        (["a.raw", "out=a.csv", "model=b.onnx", "treshold=0.3"], "treshold=0.3: an exported model is as it was"),
+        (
+            ["a.raw", "out=a.csv", "model=b.onnx", "evaluation.score=class"],
+            "evaluation.score=class: an exported model is",
+        ),
+        (
+            ["a.raw", "out=a.csv", "model=b.onnx", "treshold=0.3"],
+            r"treshold=0.3: no such option; did you mean threshold\?",
+        ),
+        (
+            ["a.raw", "out=a.csv", "checkpoint=a", "x=1"],
+            "x=1: no such option; there are out, follow, checkpoint, model",
+        ),
         (["a.raw", "out=a.csv", "checkpoint=a", "precision=8"], "precision=8: give one of 32, bf16, auto"),
     ],
 )
