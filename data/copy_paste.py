@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, floor
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, Real, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
@@ -17,11 +18,11 @@ from data.index import SplitIndex
 from data.labels import Labels
 from data.plan import ChunkRead
 from data.sequence import Sequence
-from data.tracks import Track
+from data.tracks import LONGEST_GAP, Track
 
 _PASTES = 2  # sets these draws apart from those of the move and of the events with the same seed
 _TRIES = 5  # sequences that are asked for a track of a class
-_LOOKED_AT = 50  # sequences, for any track at all
+_LOOKED_AT = 50  # sequences with a class, for any track of it
 _HIDDEN = 0.65  # share of a box from which it is hidden under a paste, or comes along with one
 
 
@@ -45,27 +46,36 @@ class CopyPaste:
     shows them.
 
     A class is drawn with a weight of (its boxes in the split) ** -rare, then a sequence that has it, then a track of it
-    with a weight of (mean area) ** -small.
+    with a weight of (mean area) ** -small. Another class takes the place of one of which no track is found.
     """
 
     def __init__(self, index: SplitIndex, sequence: Callable[[int], Sequence]) -> None:
         boxes = np.zeros((len(index), index.class_counts.shape[1]), np.int64)
         np.add.at(boxes, index.label_sequence, index.class_counts)
         self._boxes_of_class = boxes.sum(axis=0)
+        self._classes = np.flatnonzero(self._boxes_of_class)
         self._sequences_of_class = [np.flatnonzero(column) for column in boxes.T]
         self._sequence = sequence
         self._split = index.split
 
-    def require_tracks(self) -> None:
-        """Raises UserError where the data set's boxes cannot be followed from frame to frame."""
-        labelled = np.unique(np.concatenate(self._sequences_of_class))
-        some = labelled[:: max(len(labelled) // _LOOKED_AT, 1)][:_LOOKED_AT]
-        if not any(self._sequence(int(number)).tracks() for number in some):
+    def require_tracks(self) -> list[int]:
+        """Classes that have boxes, none of which can be followed from frame to frame: they will not be pasted.
+
+        Raises UserError where that is all of them.
+        """
+        tracked = cache(lambda number: {track.class_id for track in self._sequence(number).tracks()})
+        missing = [
+            class_id
+            for class_id in self._classes.tolist()
+            if not any(class_id in tracked(number) for number in _some(self._sequences_of_class[class_id]))
+        ]
+        if len(missing) == len(self._classes):
             raise UserError(
-                f"{self._split}: copy_paste follows objects by track_id, and in {len(some)} sequences no box is found "
-                "again by it (an id is needed that one object alone has, in labels at most 10 frames apart). Set "
+                f"{self._split}: copy_paste follows objects by track_id, and no box is found again by it (an id is "
+                f"needed that one object alone has, in labels at most {LONGEST_GAP} frames apart). Set "
                 "dataset.data_augmentation.{stream,random}.copy_paste.prob=0"
             )
+        return missing
 
     def draw(self, read: ChunkRead, config: CopyPasteConfig) -> list[Paste]:
         """What is seen in a chunk, in the order in which it is laid over it."""
@@ -91,14 +101,13 @@ class CopyPaste:
             first, last = max(paste.first, read.start), min(paste.last, read.start + len(frames) - 1)
             if last < first:
                 continue
-            source = self._sequence(paste.source)
-            seen = np.empty((last + 1 - first, *frames.shape[1:]), np.uint8)
-            source.frames(first + paste.offset, last + paste.offset + 1, seen)
-            for frame, pixels in zip(range(first, last + 1), seen, strict=True):
+            source, seen = self._sequence(paste.source), np.empty((1, *frames.shape[1:]), np.uint8)
+            for frame in range(first, last + 1):
                 box = paste.track.box_at(frame + paste.offset)
                 assert box is not None, "a paste lasts no longer than its track"
+                source.frames(frame + paste.offset, frame + paste.offset + 1, seen)
                 rows, columns = _pixels(box, frames.shape[2:])
-                frames[frame - read.start, :, rows, columns] = pixels[:, rows, columns]
+                frames[frame - read.start, :, rows, columns] = seen[0, :, rows, columns]
                 if len(at := np.flatnonzero(labels.frames == frame - read.start)):
                     labels = _with(labels, int(at[0]), box, _inside(source.tracks(), frame + paste.offset, box))
         return labels
@@ -118,17 +127,34 @@ class CopyPaste:
     def _drawn(self, rng: Generator, config: CopyPasteConfig) -> Iterator[tuple[int, Track]]:
         if rng.random() >= config.prob:
             return
-        has_boxes = self._boxes_of_class > 0
-        weight = np.where(has_boxes, np.maximum(self._boxes_of_class, 1).astype(float) ** -config.rare, 0)
         for _ in range(int(rng.integers(1, config.max_number + 1))):
-            class_id = int(rng.choice(len(weight), p=weight / weight.sum()))
-            for _ in range(_TRIES):
-                source = int(rng.choice(self._sequences_of_class[class_id]))
-                tracks = [track for track in self._sequence(source).tracks() if track.class_id == class_id]
-                if tracks:
-                    by_size = np.array([track.mean_area for track in tracks]) ** -config.small
-                    yield source, tracks[int(rng.choice(len(tracks), p=by_size / by_size.sum()))]
+            classes = self._classes
+            while len(classes):
+                class_id = int(rng.choice(classes, p=_shares(self._boxes_of_class[classes], config.rare)))
+                if (found := self._object_of(class_id, rng, config.small)) is not None:
+                    yield found
                     break
+                classes = classes[classes != class_id]
+
+    def _object_of(self, class_id: int, rng: Generator, small: float) -> tuple[int, Track] | None:
+        for _ in range(_TRIES):
+            source = int(rng.choice(self._sequences_of_class[class_id]))
+            tracks = [track for track in self._sequence(source).tracks() if track.class_id == class_id]
+            if tracks:
+                shares = _shares(np.array([track.mean_area for track in tracks]), small)
+                return source, tracks[int(rng.choice(len(tracks), p=shares))]
+        return None
+
+
+def _some(sequences: Int64[ndarray, " n"]) -> list[int]:
+    """At most `_LOOKED_AT` of them, from all over."""
+    return sequences[:: max(len(sequences) // _LOOKED_AT, 1)][:_LOOKED_AT].tolist()
+
+
+def _shares(values: Real[ndarray, " n"], exponent: float) -> Float64[ndarray, " n"]:
+    """Proportional to values ** -exponent; the least one's weight is 1, so that no exponent is too large."""
+    weight = (values / values.min()) ** -exponent
+    return weight / weight.sum()
 
 
 def _pixels(box: Float32[ndarray, "4"], frame_hw: tuple[int, ...]) -> tuple[slice, slice]:

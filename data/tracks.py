@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -30,7 +31,7 @@ class Track:
     def last(self) -> int:
         return int(self.frames[-1])
 
-    @property
+    @cached_property  # asked for whenever an object of its class is drawn
     def mean_area(self) -> float:
         return float(self.boxes[:, 2:].prod(axis=1).mean())
 

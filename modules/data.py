@@ -142,10 +142,20 @@ class EventDataModule(LightningDataModule):
         return self._loader(split, EvaluationSampler(plan, rank), self._config.hardware.num_workers.eval)
 
     def require_tracks(self) -> None:
-        """Raises UserError where objects are to be pasted along tracks, and the labels have none."""
+        """Raises UserError where objects are to be pasted along tracks, and the labels have none.
+
+        Warns of classes that have none.
+        """
         dataset = self._config.dataset
-        if dataset.pastes:
-            CopyPaste(self.index("train"), lambda i: Sequence(self.index("train").path(i), dataset)).require_tracks()
+        if not dataset.pastes:
+            return
+        index = self.index("train")
+        missing = CopyPaste(index, lambda i: Sequence(index.path(i), dataset)).require_tracks()
+        if missing:
+            names = ", ".join(dataset.classes[class_id] for class_id in missing)
+            rank_zero_warn(
+                f"{index.split}: copy_paste cannot paste {names}: no box of such an object is found again by track_id"
+            )
 
     def check_shared_memory(self, split: Split) -> None:
         """Raises UserError where the batches that workers read ahead do not fit."""

@@ -271,6 +271,7 @@ def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
         require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
         data, module = EventDataModule(stage.data_config), DetectionModule(config, stage)
         say(*weigh_classes(config, data, module))
+        data.require_tracks()
         hours += check_run(config, device, data, module, argv, stages=stage.of)
         if stage.is_last:
             break

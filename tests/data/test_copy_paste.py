@@ -131,8 +131,21 @@ def test_rare_classes_and_small_objects_are_drawn_more_often(chunks: Callable[..
         return [Counter(track.class_id for track in drawn)[class_id] / 1500 for class_id in (0, 2, 6)]
 
     counts = np.array([2 * STREET / 2, TRAM / 2, TRAM / 2])
-    for rare in (0.0, 1.0, 2.0):
-        assert shares(rare=rare) == pytest.approx(counts**-rare / (counts**-rare).sum(), abs=0.04)
+    for rare in (0.0, 1.0, 2.0, 1000.0):
+        weight = (counts / counts.min()) ** -rare
+        assert shares(rare=rare, small=rare) == pytest.approx(weight / weight.sum(), abs=0.04)
+
+
+def test_a_class_without_tracks_is_told_and_takes_nobody_s_place(
+    chunks: Callable[..., ChunkDataset], make_config: Callable[..., TrainConfig], streets: Path
+) -> None:
+    """It is the rarest by far: alone it would be drawn."""
+    write_sequence(streets / "train" / "c_truck", 4, {1: [(5, 4.0, 4.0, 8.0, 8.0, 1)]})
+    dataset = chunks(f"{RANDOM}.copy_paste={{prob: 1, max_number: 1, rare: 9}}")
+    assert len(boxes_by_frame(dataset[ChunkRead(0, 6, 9, True, 0, True, (3, 1))], 6)[8]) > 2
+    data = EventDataModule(make_config(f"dataset.path={streets}", SENSOR, f"{RANDOM}.copy_paste.prob=0.1"))
+    with pytest.warns(UserWarning, match="copy_paste cannot paste truck"):
+        data.require_tracks()
 
 
 def test_labels_without_tracks_are_refused_before_the_run_begins(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from config.errors import UserError
 from modules.run.preflight import room_for_results
 from tests.runs import Start
 
@@ -23,6 +24,11 @@ def test_check_times_a_few_steps_and_leaves_nothing(
     assert "per checkpoint" in said["Disk"]
     assert "h for training.max_steps=3600" in said["Time"]
     assert not list((tmp_path / "runs").rglob("*"))
+
+
+def test_check_refuses_labels_that_the_start_would_refuse(start: Start) -> None:
+    with pytest.raises(UserError, match="copy_paste follows objects by track_id"):
+        start("check=true", "dataset.data_augmentation.stream.copy_paste.prob=0.1")
 
 
 def test_a_word_where_results_may_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
