@@ -9,7 +9,6 @@ there stays as it is.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,45 +19,27 @@ from rich.console import Console
 from config.errors import UserError
 from config.loading import load_dataset_config
 from config.schema import DatasetConfig
-from config.search_path import add_config_dir
 from data.frame_files import add_frame_files
-from data.layout import SPLITS, SequenceLayout, frame_files_of, sequence_folders
-from scripts.parallel import run_beside_others, split_key, split_workers
+from data.layout import SPLITS, SequenceLayout, sequence_folders
+from scripts.frame_commands import exit_code, frame_options, tell_errors
+from scripts.parallel import run_beside_others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset_path", type=Path, metavar="DATASET_PATH")
-    parser.add_argument(
-        "overrides",
-        nargs="+",
-        metavar="key=value",
-        help="dataset=NAME, layout=compact|rvt|both (compact), workers=N (1), any dataset key",
+    return exit_code(partial(_convert, arguments))
+
+
+def _convert(arguments: Sequence[str] | None) -> int:
+    options = frame_options(__doc__, ["DATASET_PATH"], arguments)
+    sequences = find_sequences(options.paths[0], load_dataset_config(options.overrides))
+    add = partial(add_frame_files, files=options.files)
+    outcomes = run_beside_others(
+        add, sequences, options.workers, Console(), name_of=lambda layout: layout.folder, what="sequences"
     )
-    add_config_dir(parser)
-    options = parser.parse_intermixed_args(arguments)
-    try:
-        workers, overrides = split_workers([*options.config_dirs, *options.overrides])
-        layout, overrides = split_key("layout", "compact", overrides)
-        files = frame_files_of(layout)
-        sequences = find_sequences(options.dataset_path, load_dataset_config(overrides))
-        add = partial(add_frame_files, files=files)
-        outcomes = run_beside_others(
-            add, sequences, workers, Console(), name_of=lambda layout: layout.folder, what="sequences"
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return 130
-    errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
     written = [outcome for outcome in outcomes if isinstance(outcome, int)]
-    wanted = len(written) * len(sequences[0].frame_files(files))
+    wanted = len(written) * len(sequences[0].frame_files(options.files))
     print(f"{sum(written)} written, {wanted - sum(written)} were there already")
-    for error in errors:
-        print(f"error: {error}", file=sys.stderr)
-    return 2 if errors else 0
+    return tell_errors(outcome for outcome in outcomes if isinstance(outcome, UserError))
 
 
 def find_sequences(root: Path, dataset: DatasetConfig) -> list[SequenceLayout]:

@@ -19,15 +19,15 @@ def load_sized_dataset(overrides: Sequence[str]) -> tuple[DatasetConfig, list[tu
 
     Raises UserError for a size that the data set cannot have, as `dataset.frame_hw` does.
     """
-    text, overrides = split_key("sizes", "", overrides)
-    if not text:
+    text, others = split_key("sizes", "", overrides)
+    if len(others) == len(overrides):
         dataset = load_dataset_config(overrides)
         return dataset, [dataset.loaded_hw]
-    for override in overrides:
+    for override in others:
         if (key := override.lstrip("+").partition("=")[0]) in _OF_ONE:
             raise UserError(f"sizes= and {key}= both say how large frames are. Leave {key} out")
     sizes = _parsed(text)
-    datasets = [load_dataset_config([*overrides, "dataset.frame_hw=[{},{}]".format(*size)]) for size in sizes]
+    datasets = [load_dataset_config([*others, "dataset.frame_hw=[{},{}]".format(*size)]) for size in sizes]
     return datasets[0], sizes
 
 

@@ -20,7 +20,6 @@ next. The same command without shard= makes what is missing and prints the sum.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,55 +33,41 @@ from rich.table import Table
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from config.search_path import add_config_dir
-from data.layout import SPLITS, FrameFiles, SequenceLayout, frame_files_of
+from data.layout import SPLITS, FrameFiles, SequenceLayout
 from data.recordings.boxes import OTHER_CLASS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
 from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording, workplace_of
+from scripts.frame_commands import exit_code, frame_options, tell_errors
 from scripts.frame_sizes import HELP, load_sized_dataset
-from scripts.parallel import WorkerDiedError, run_beside_others, split_key, split_workers
+from scripts.parallel import WorkerDiedError, run_beside_others
 from scripts.shards import Launch, split_shard
 
 _ALIASES = {"reference_gen1_spacing": "dataset.preprocessing.reference_gen1_spacing"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="IN")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument(
-        "overrides",
-        nargs="+",
-        metavar="key=value",
-        help=f"dataset=NAME, {HELP}, layout=compact|rvt|both (compact), workers=N (1), shard=K/N, any dataset key",
+    return exit_code(partial(_preprocess, sys.argv[1:] if arguments is None else arguments))
+
+
+def _preprocess(arguments: Sequence[str]) -> int:
+    launch, arguments = Launch.split(arguments)
+    options = frame_options(__doc__, ["IN", "OUT"], arguments, keys=[HELP, "shard=K/N"])
+    source, out = options.paths
+    shard, overrides = split_shard(options.overrides)
+    dataset, sizes = load_sized_dataset([_full_key(override) for override in overrides])
+    found, console = find_recordings(source), Console()
+    if launch:
+        launch.run("preprocess", arguments)  # what follows makes what they have left, and tells the sum
+    if shard:
+        found = replace(found, recordings=shard.part(found.recordings, lambda files: files.events.stat().st_size))
+    preprocess = partial(preprocess_recording, out, dataset, sizes=sizes, layout=options.files)
+    outcomes = run_beside_others(
+        preprocess, found.recordings, options.workers, console, name_of=lambda files: files.events
     )
-    add_config_dir(parser)
-    console = Console()
-    try:
-        launch, arguments = Launch.split(sys.argv[1:] if arguments is None else arguments)
-        options = parser.parse_intermixed_args(arguments)
-        workers, overrides = split_workers([*options.config_dirs, *options.overrides])
-        shard, overrides = split_shard(overrides)
-        layout, overrides = split_key("layout", "compact", overrides)
-        layout = frame_files_of(layout)
-        dataset, sizes = load_sized_dataset([_full_key(override) for override in overrides])
-        found = find_recordings(options.source)
-        if launch:
-            launch.run("preprocess", arguments)  # what follows makes what they have left, and tells the sum
-        if shard:
-            found = replace(found, recordings=shard.part(found.recordings, lambda files: files.events.stat().st_size))
-        preprocess = partial(preprocess_recording, options.out, dataset, sizes=sizes, layout=layout)
-        outcomes = run_beside_others(preprocess, found.recordings, workers, console, name_of=lambda files: files.events)
-        _remove_remains(options.out, found.recordings, outcomes)
-        _remove_empty(options.out / PARTIAL_FOLDER)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return 130
-    code = _summarise(found, outcomes, [dataset.with_frames_of(size) for size in sizes], layout, options.out, console)
+    _remove_remains(out, found.recordings, outcomes)
+    _remove_empty(out / PARTIAL_FOLDER)
+    code = _summarise(found, outcomes, [dataset.with_frames_of(size) for size in sizes], options.files, out, console)
     if shard:
         print(f"This was part {shard}. The same command without shard= makes what is missing and prints the sum")
     return code
@@ -201,9 +186,7 @@ def _summarise(
         for path in sequence.frame_files(layout)
         if not path.is_file()
     ]
-    for error in [*errors, *found.faults]:
-        print(f"error: {error}", file=sys.stderr)
-    return 2 if errors or found.faults else 0
+    return tell_errors([*errors, *found.faults])
 
 
 def _where_boxes_went(report: Report, dataset: DatasetConfig) -> str:

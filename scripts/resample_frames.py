@@ -10,52 +10,35 @@ as does a size that is there.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from config.errors import UserError
 from config.schema import DatasetConfig
-from config.search_path import add_config_dir
-from data.layout import SPLITS, frame_files_of, sequence_folders
+from data.layout import SPLITS, sequence_folders
 from data.resampling import Resampled, resample_sequence
+from scripts.frame_commands import exit_code, frame_options, tell_errors
 from scripts.frame_sizes import HELP, load_sized_dataset
-from scripts.parallel import run_beside_others, split_key, split_workers
+from scripts.parallel import run_beside_others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset_path", type=Path, metavar="DATASET_PATH")
-    parser.add_argument(
-        "overrides",
-        nargs="+",
-        metavar="key=value",
-        help=f"dataset=NAME, {HELP}, layout=compact|rvt|both (compact), workers=N (1), any dataset key",
-    )
-    add_config_dir(parser)
-    options = parser.parse_intermixed_args(arguments)
-    try:
-        workers, overrides = split_workers([*options.config_dirs, *options.overrides])
-        layout, overrides = split_key("layout", "compact", overrides)
-        files = frame_files_of(layout)
-        dataset, sizes = load_sized_dataset(overrides)
-        folders = [folder for split in SPLITS for folder in sequence_folders(options.dataset_path / split)]
-        if not folders:
-            raise UserError(f"{options.dataset_path} has no sequences in {{{','.join(SPLITS)}}}. Check the path")
-        print(_what_that_is(dataset, sizes))
-        resample = partial(resample_sequence, dataset, sizes, files=files)
-        outcomes = run_beside_others(resample, folders, workers, Console(), what="sequences")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return 130
-    return _summarise(outcomes, sizes)
+    return exit_code(partial(_resample, arguments))
+
+
+def _resample(arguments: Sequence[str] | None) -> int:
+    options = frame_options(__doc__, ["DATASET_PATH"], arguments, keys=[HELP])
+    (path,) = options.paths
+    dataset, sizes = load_sized_dataset(options.overrides)
+    folders = [folder for split in SPLITS for folder in sequence_folders(path / split)]
+    if not folders:
+        raise UserError(f"{path} has no sequences in {{{','.join(SPLITS)}}}. Check the path")
+    print(_what_that_is(dataset, sizes))
+    resample = partial(resample_sequence, dataset, sizes, files=options.files)
+    return _summarise(run_beside_others(resample, folders, options.workers, Console(), what="sequences"), sizes)
 
 
 def _what_that_is(dataset: DatasetConfig, sizes: Sequence[tuple[int, int]]) -> str:
@@ -85,10 +68,7 @@ def _summarise(outcomes: Sequence[Resampled | UserError], sizes: Sequence[tuple[
             "of a cell as 0: where its frames have such cells, so have these",
             file=sys.stderr,
         )
-    errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
-    for error in errors:
-        print(f"error: {error}", file=sys.stderr)
-    return 2 if errors else 0
+    return tell_errors(outcome for outcome in outcomes if isinstance(outcome, UserError))
 
 
 if __name__ == "__main__":

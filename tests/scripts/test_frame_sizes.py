@@ -26,6 +26,8 @@ def test_one_size_and_none() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["sizes="], "give height and width"),
+        (["sizes=[]"], "give height and width"),
         (["sizes=small"], "give height and width"),
         (["sizes=[360,640,540]"], "give height and width"),
         (["sizes=640x360"], r"\[360, 640\] does not"),
