@@ -19,7 +19,7 @@ from data.hdf5_file import Hdf5Writer
 from data.hdf5_trust import HDF5_ERRORS
 from data.layout import ATTRIBUTES, FRAMES_KEY, FrameFiles, SequenceLayout
 from data.sequence import FrameReader, Hdf5Frames
-from data.workplace import workplace
+from data.workplace import not_written, workplace
 
 
 @runtime_checkable
@@ -102,7 +102,7 @@ def add_frame_files(
 def _convert(
     source_path: Path, target: Path, layout: SequenceLayout, on_frame: Callable[[], None], *, wait: bool
 ) -> bool:
-    with contextlib.closing(_opened(source_path, layout)) as source:
+    with contextlib.closing(open_frames(source_path, layout)) as source:
         try:
             if _is_there(target, layout, len(source)):
                 return False
@@ -114,8 +114,8 @@ def _convert(
                 _copy(source, partial, "compact" if target == layout.compact_frames else "rvt", on_frame)
                 (partial.representation / target.name).replace(target)
             return True
-        except OSError as error:  # those of reading are UserErrors by now
-            raise UserError(f"{target} cannot be written: {error}. The same command goes on from here") from error
+        except OSError as error:
+            raise not_written(target, error) from error
 
 
 def _copy(source: FrameReader, partial: SequenceLayout, files: FrameFiles, on_frame: Callable[[], None]) -> None:
@@ -128,7 +128,8 @@ def _copy(source: FrameReader, partial: SequenceLayout, files: FrameFiles, on_fr
         writer.attributes.update(told_by(source.path))
 
 
-def _opened(path: Path, layout: SequenceLayout) -> FrameReader:
+def open_frames(path: Path, layout: SequenceLayout) -> FrameReader:
+    """One of a sequence's files of frames. Raises UserError where it is missing or damaged."""
     return FrameStore(path) if path == layout.compact_frames else Hdf5Frames(path)
 
 

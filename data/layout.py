@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -87,6 +88,11 @@ class SequenceLayout:
     @property
     def label_frames(self) -> Path:
         return self.representation / "objframe_idx_2_repr_idx.npy"
+
+
+def without_frames(folder: Path, datasets: Sequence[DatasetConfig]) -> list[DatasetConfig]:
+    """Those of whose size a sequence has no frames."""
+    return [dataset for dataset in datasets if not SequenceLayout.of(folder, dataset).present_frames]
 
 
 def frame_files_of(value: str) -> FrameFiles:

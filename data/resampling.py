@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -16,12 +15,11 @@ from numpy import ndarray
 from config.errors import UserError
 from config.schema import DatasetConfig
 from data.checks.sequence import check_sequence
-from data.frame_files import add_frame_files, frame_writers, told_by
-from data.frame_store import FrameStore
-from data.layout import SETTINGS_KEY, FrameFiles, SequenceLayout
+from data.frame_files import add_frame_files, frame_writers, open_frames, told_by
+from data.layout import SETTINGS_KEY, FrameFiles, SequenceLayout, without_frames
 from data.recordings.representation import resample_frame
-from data.sequence import FrameReader, Hdf5Frames
-from data.workplace import workplace
+from data.sequence import FrameReader
+from data.workplace import not_written, workplace
 
 _WORKPLACE = ".partial_resampled"  # in the representation's folder
 
@@ -53,20 +51,19 @@ def resample_sequence(
     full = dataset.with_frames_of(dataset.resolution_hw)
     source_path = _source_path(folder, full)
     wanted = [dataset.with_frames_of(size) for size in sizes]
-    num_written = 0
-    if _missing(folder, wanted):
+    missing: list[DatasetConfig] = []
+    if without_frames(folder, wanted):
         try:
             place = source_path.parent / _WORKPLACE
-            with workplace(place, folder, wait=wait) as partial, closing(_opened(source_path)) as source:
-                missing = _missing(folder, wanted)
-                _write(source, partial, folder, missing, files, on_frame)
-                num_written = len(missing)
-        except OSError as error:  # those of reading are UserErrors by now
-            room = ". Make room there" if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-            raise UserError(f"{folder} cannot be written: {error}{room}. The same command goes on from here") from error
+            with workplace(place, folder, wait=wait) as partial:
+                if missing := without_frames(folder, wanted):  # by now
+                    with closing(open_frames(source_path, SequenceLayout.of(folder, full))) as source:
+                        _write(source, partial, folder, missing, files, on_frame)
+        except OSError as error:
+            raise not_written(folder, error) from error
     layouts = [SequenceLayout.of(folder, each) for each in wanted]
     num_added = sum(add_frame_files(layout, on_frame, files=files, wait=wait) for layout in layouts)
-    return Resampled(num_written, num_added, SETTINGS_KEY in told_by(source_path))
+    return Resampled(len(missing), num_added, SETTINGS_KEY in told_by(source_path))
 
 
 def _source_path(folder: Path, full: DatasetConfig) -> Path:
@@ -87,14 +84,6 @@ def _source_path(folder: Path, full: DatasetConfig) -> Path:
     return path
 
 
-def _missing(folder: Path, datasets: Sequence[DatasetConfig]) -> list[DatasetConfig]:
-    return [dataset for dataset in datasets if not SequenceLayout.of(folder, dataset).present_frames]
-
-
-def _opened(path: Path) -> FrameReader:
-    return FrameStore(path) if path.stem.endswith("_compact") else Hdf5Frames(path)
-
-
 def _write(
     source: FrameReader,
     partial: Path,
@@ -103,22 +92,24 @@ def _write(
     files: FrameFiles,
     on_frame: Callable[[], None],
 ) -> None:
-    """All sizes in one pass over the frames of `source`."""
+    """All sizes in one pass over the frames of `source`.
+
+    `datasets`: one for each, and the same in all else.
+    """
     places = [SequenceLayout.of(partial, dataset) for dataset in datasets]
     frames = [np.empty((dataset.channels, *dataset.loaded_hw), np.uint8) for dataset in datasets]
-    for place in places[:1]:
-        place.representation.mkdir(parents=True)
+    places[0].representation.mkdir(parents=True)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(frame_writers(place, files, frame.shape))
             for place, frame in zip(places, frames, strict=True)
         ]
         read = np.empty((1, *source.frame_chw), np.uint8)
-        cutoffs = [dataset.representation.count_cutoff for dataset in datasets]
-        for index in range(len(source) if datasets else 0):
+        cutoff = datasets[0].representation.count_cutoff
+        for index in range(len(source)):
             source.read(index, index + 1, read)
-            _require_cutoff(read, cutoffs[0], source.path)
-            for frame, cutoff, writers_of_size in zip(frames, cutoffs, writers, strict=True):
+            _require_cutoff(read, cutoff, source.path)
+            for frame, writers_of_size in zip(frames, writers, strict=True):
                 resample_frame(read[0], cutoff, frame)
                 for writer in writers_of_size:
                     writer.append(frame)

@@ -7,15 +7,18 @@ removed.
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
+from config.errors import UserError
 from data.claims import BusyError, claimed
 
 _CLAIM = "lock"
+_FULL = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy tells a short write without a number
 
 
 @contextmanager
@@ -36,6 +39,12 @@ def workplace(folder: Path, result: Path, *, wait: bool = False) -> Generator[Pa
             raise BusyError(f"{result} was taken over by another process, as this one stood still") from error
         finally:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def not_written(result: Path, error: OSError) -> UserError:
+    """`error` of writing, in words; those of reading are UserErrors by then."""
+    room, other = "Make room there: the same command goes on from here", "Give a folder that can be written"
+    return UserError(f"{result} cannot be written: {error}. {room if error.errno in _FULL else other}")
 
 
 def _remove_remains(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from config.schema import DatasetConfig
 from data.arrays import read_npy
 from data.checks.sequence import check_sequence
 from data.frame_files import add_frame_files, frame_writers, told_by
-from data.layout import REPORT_KEY, RULE_KEY, SETTINGS_KEY, FrameFiles, SequenceLayout
+from data.layout import REPORT_KEY, RULE_KEY, SETTINGS_KEY, FrameFiles, SequenceLayout, without_frames
 from data.recordings.boxes import OUTSIDE_SENSOR, BoxFilter, clean_boxes
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
 from data.recordings.events import Events
@@ -29,7 +28,7 @@ from data.recordings.label_clock import boxes_of, join_stamps
 from data.recordings.label_grid import FrameGrid, frame_grid
 from data.recordings.recording import Recording
 from data.recordings.sequence_files import move_into_place, write_frames, write_labels
-from data.workplace import workplace
+from data.workplace import not_written, workplace
 
 _YOUNGER = ("time_unit", "label_time_unit", "label_clock", "stream")
 _MANY_LOST = 0.05  # of a recording's label times
@@ -97,25 +96,21 @@ def preprocess_recording(
     target = out / files.split / files.name
     wanted = [dataset.with_frames_of(size) for size in sizes] or [dataset]
     written, finished = None, wanted
-    if _missing(target, wanted):
+    if without_frames(target, wanted):
         try:
             with workplace_of(out, files, wait=wait) as folder:
-                missing = _missing(target, wanted)  # by now
+                missing = without_frames(target, wanted)  # by now
                 finished = [each for each in wanted if each not in missing]
                 reports = [_finished_report(target, files, each) for each in finished]  # with the same settings
                 if missing:
                     written = _write_sequence(folder / files.name, target, missing, files, layout, on_frame)
-        except OSError as error:  # those of reading are UserErrors by now
-            raise UserError(f"{target} cannot be written: {error}. {_remedy(error)}") from error
+        except OSError as error:
+            raise not_written(target, error) from error
     else:
         reports = [_finished_report(target, files, each) for each in wanted]
     layouts = [SequenceLayout.of(target, each) for each in finished]
     num_added = sum(add_frame_files(each, on_frame, files=layout, wait=wait) for each in layouts)
     return replace(written or reports[0], num_files_added=num_added)
-
-
-def _missing(target: Path, datasets: Sequence[DatasetConfig]) -> list[DatasetConfig]:
-    return [dataset for dataset in datasets if not SequenceLayout.of(target, dataset).present_frames]
 
 
 def _write_sequence(
@@ -169,12 +164,6 @@ def _refuse_faults(target: Path, dataset: DatasetConfig) -> None:
     for fault in check_sequence(target, dataset, num_samples=0).faults:
         if fault.blocks_training:
             raise UserError(f"{fault.path}: {fault.what}. Delete {target} and run this again")
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # numpy tells a short write without a number
-        return "Make room there, or give another output folder: the same command goes on from here"
-    return "Give another output folder"
 
 
 class _Seen:
