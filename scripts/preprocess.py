@@ -37,7 +37,8 @@ from data.layout import SPLITS, FrameFiles, SequenceLayout
 from data.recordings.boxes import OTHER_CLASS
 from data.recordings.event_files import LOOSE_SUFFIXES, SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
-from data.recordings.preprocessing import PARTIAL_FOLDER, RecordingFiles, Report, preprocess_recording, workplace_of
+from data.recordings.preprocessing import PARTIAL_FOLDER, preprocess_recording, workplace_of
+from data.recordings.usable import RecordingFiles, Report
 from scripts.frame_commands import exit_code, frame_options, tell_errors
 from scripts.frame_sizes import HELP, load_sized_dataset
 from scripts.parallel import WorkerDiedError, run_beside_others

@@ -10,7 +10,7 @@ from config.schema import DatasetConfig
 from data.boxes import BOX_DTYPE
 from data.frame_store import FrameStore
 from data.layout import compact_path
-from data.recordings.preprocessing import RecordingFiles
+from data.recordings.usable import RecordingFiles
 from data.sequence import Hdf5Frames
 
 REPRESENTATION = Path("event_representations_v2/stacked_histogram_dt=50_nbins=10")

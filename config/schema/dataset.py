@@ -123,6 +123,10 @@ class RepresentationConfig(Strict):
     bins: Size
     count_cutoff: Annotated[int, Field(ge=1, le=255)]
 
+    @property
+    def window_us(self) -> int:
+        return self.window_ms * 1000
+
 
 class PreprocessingConfig(Strict):
     """What scripts/preprocess.py keeps of a recording's boxes, and when; sizes in sensor pixels."""

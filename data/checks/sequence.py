@@ -169,7 +169,7 @@ def _check_label_times(
 ) -> Iterator[Fault]:
     boxed = np.flatnonzero(np.diff(np.append(first_box, len(raw))))
     apart = np.abs(raw["t"][first_box[boxed]].astype(np.int64) - label_t_us[boxed])
-    if len(apart) and apart.max() > dataset.representation.window_ms * 1000:
+    if len(apart) and apart.max() > dataset.representation.window_us:
         worst = boxed[apart.argmax()]
         what = f"labelled frame {worst} is {apart.max() / 1000:.0f} ms away from its window: the index maps do not fit"
         yield Fault(layout.boxes, what, PREPROCESS_AGAIN)

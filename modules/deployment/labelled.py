@@ -16,8 +16,8 @@ from data.boxes import cxcywh_from_xywh
 from data.labels import loaded_boxes
 from data.recordings.event_files import SUFFIXES
 from data.recordings.names import BOXES_SUFFIX, boxes_beside, recording_name
-from data.recordings.preprocessing import RecordingFiles, Report, reading_of, usable_boxes
 from data.recordings.recording import Recording
+from data.recordings.usable import RecordingFiles, Report, reading_of, usable_boxes
 
 
 @dataclass(frozen=True)

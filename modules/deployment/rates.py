@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from config.errors import UserError
 from config.schema import Config, DatasetConfig
 from data.recordings.label_grid import FrameGrid, frame_grid
-from data.recordings.preprocessing import check_events
 from data.recordings.recording import Recording
 from data.recordings.representation import count_window
+from data.recordings.usable import check_events
 from models.cells.cell import State
 from models.cells.s5 import StateSpaceModel
 from models.detector import Detector

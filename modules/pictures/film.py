@@ -20,9 +20,9 @@ from data.recordings.event_files import open_event_file
 from data.recordings.formats.common import Reading
 from data.recordings.label_clock import boxes_of, join_stamps, start_of
 from data.recordings.names import boxes_beside, recording_name
-from data.recordings.preprocessing import reading_of
 from data.recordings.recording import LONGEST_SILENCE_US, Recording
 from data.recordings.representation import count_window
+from data.recordings.usable import reading_of
 from data.sequence import Sequence as SequenceFolder
 from models.detector import Detector
 from modules.evaluation.results import read_predictions, read_results
@@ -85,7 +85,7 @@ def recording_frames(path: Path, dataset: DatasetConfig | None) -> Iterator[Time
     if recording.first_t_us is None:
         raise UserError(f"{path} holds no events on the sensor")
     origin_us = start_of(recording, dataset.preprocessing.label_clock) if dataset else 0
-    window_us = settings.window_ms * 1000
+    window_us = settings.window_us
     first_us = recording.first_t_us - recording.clock_start_us - origin_us
     starts = range(first_us // window_us * window_us, 2**62, window_us)
     bounds = ((t + origin_us, t + origin_us + window_us) for t in starts)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy import ndarray
 
 from config.loading import load_dataset_config
-from data.recordings.preprocessing import RecordingFiles, preprocess_recording
+from data.recordings.preprocessing import preprocess_recording
+from data.recordings.usable import RecordingFiles
 
 WINDOW_US = 50_000
 BOXES_PER_LABEL = 8

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from config.errors import UserError
-from data.recordings.preprocessing import RecordingFiles, preprocess_recording
+from data.recordings.preprocessing import preprocess_recording
 from data.recordings.representation import resample_frame
+from data.recordings.usable import RecordingFiles
 from data.resampling import Resampled, resample_sequence
 from tests.recordings import COMPACT, FULL, REPRESENTATION, files_below, small_dataset, write_recording
 

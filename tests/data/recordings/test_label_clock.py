@@ -13,7 +13,8 @@ import pytest
 from config.errors import UserError
 from data.boxes import BOX_DTYPE
 from data.recordings.label_clock import join_stamps
-from data.recordings.preprocessing import RecordingFiles, Report, preprocess_recording
+from data.recordings.preprocessing import preprocess_recording
+from data.recordings.usable import RecordingFiles, Report
 from tests.recordings import FULL, files_below, read_frames, small_dataset, write_recording
 
 Change = Callable[[np.ndarray], np.ndarray]

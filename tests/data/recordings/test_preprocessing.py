@@ -1,11 +1,8 @@
 """From a recording and its boxes to a sequence folder: RVT's numbers, files and leftovers of runs before."""
 
 import hashlib
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -16,7 +13,8 @@ from config.errors import UserError
 from config.loading import load_dataset_config
 from data.claims import BusyError
 from data.layout import FrameFiles
-from data.recordings.preprocessing import RecordingFiles, Report, preprocess_recording
+from data.recordings.preprocessing import preprocess_recording
+from data.recordings.usable import RecordingFiles, Report
 from data.sequence import Sequence
 from tests.recordings import (
     COMPACT,
@@ -169,51 +167,6 @@ def test_a_size_is_not_added_to_one_of_other_settings(tmp_path: Path) -> None:
     assert files_below(tmp_path / "train") == before
 
 
-def test_a_finished_sequence_is_left_alone_and_reported(tmp_path: Path) -> None:
-    files = write_recording(tmp_path / "raw")
-    first = preprocess_recording(tmp_path, small_dataset(), files)
-    before = files_below(tmp_path / "train")
-    files.events.unlink()
-    second = preprocess_recording(tmp_path, small_dataset(), files)
-    assert files_below(tmp_path / "train") == before
-    assert (first.was_present, second.was_present) == (False, True)
-    second.was_present = False
-    assert second == first
-
-
-def test_three_categories_of_etram_are_the_same_files_as_its_eight_classes(tmp_path: Path) -> None:
-    files = write_recording(tmp_path / "raw")
-    eight, three = (
-        load_dataset_config([f"dataset={name}", "dataset.resolution_hw=[20,30]"]) for name in ("gen4", "etram3")
-    )
-    preprocess_recording(tmp_path, eight, files)
-    again = preprocess_recording(tmp_path, three, files)
-    assert again.was_present
-    assert again.boxes_per_class["bicycle"] > 0
-
-
-def test_a_sequence_finished_with_other_settings_is_an_error(tmp_path: Path) -> None:
-    files = write_recording(tmp_path / "raw")
-    preprocess_recording(tmp_path, small_dataset(), files)
-    with pytest.raises(UserError, match="other settings"):
-        preprocess_recording(tmp_path, small_dataset("dataset.representation.count_cutoff=5"), files)
-    other_labels = small_dataset("dataset.downsample_by_factor_2=true", "dataset.preprocessing.label_interval_ms=200")
-    with pytest.raises(UserError, match="other labels or times"):
-        preprocess_recording(tmp_path, other_labels, files)
-    assert not list((tmp_path / "train" / "a").rglob("*ds2*"))
-
-
-def test_a_sequence_of_rvts_own_script_counts_as_finished(tmp_path: Path) -> None:
-    files = write_recording(tmp_path / "raw")
-    preprocess_recording(tmp_path, small_dataset(), files, layout="rvt")
-    with h5py.File(tmp_path / "train" / "a" / REPRESENTATION / FULL, "r+") as file:
-        file.attrs.clear()
-    expected = Report("train", "a", was_present=True)
-    assert preprocess_recording(tmp_path, small_dataset(), files, layout="rvt") == expected
-    assert preprocess_recording(tmp_path, small_dataset(), files) == replace(expected, num_files_added=1)
-    assert preprocess_recording(tmp_path, small_dataset(), files) == expected
-
-
 def test_an_interrupted_sequence_leaves_nothing_and_can_be_done_again(tmp_path: Path) -> None:
     files = write_recording(tmp_path / "raw")
     frames: Iterator[int] = iter(range(3))
@@ -256,45 +209,3 @@ def test_remains_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     assert preprocess_recording(tmp_path / "out", small_dataset(), files).num_frames == 18
     assert not remains.exists()
     assert len(np.load(tmp_path / "out" / "train" / "a" / "labels_v2" / "labels.npz")["labels"]) == 9
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda sequence: (sequence / "labels_v2" / "labels.npz").unlink(),
-        lambda sequence: (sequence / "labels_v2" / "labels.npz").write_bytes(b"PK"),
-        lambda sequence: (sequence / REPRESENTATION / "timestamps_us.npy").unlink(),
-        lambda sequence: np.save(sequence / REPRESENTATION / "objframe_idx_2_repr_idx.npy", np.array([5, 99])),
-    ],
-)
-def test_a_folder_that_is_not_whole_is_not_finished(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    """And what the message says mends it."""
-    files, sequence = write_recording(tmp_path / "raw"), tmp_path / "train" / "a"
-    preprocess_recording(tmp_path, small_dataset(), files)
-    damage(sequence)
-    with pytest.raises(UserError, match=f"Delete {sequence} and run this again"):
-        preprocess_recording(tmp_path, small_dataset(), files)
-    shutil.rmtree(sequence)
-    assert not preprocess_recording(tmp_path, small_dataset(), files).was_present
-    assert preprocess_recording(tmp_path, small_dataset(), files).was_present
-
-
-def forget_the_rule(sequence: Path) -> None:
-    """As a version did that measured intervals from the first labelled frame."""
-    with h5py.File(sequence / REPRESENTATION / COMPACT, "r+") as file:
-        settings = json.loads(file.attrs["settings"])
-        del settings["preprocessing"]["label_interval_follows_rate"]
-        file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-        del file.attrs["label_rule"]
-
-
-def test_a_set_of_the_older_rule_is_finished_only_if_its_labelled_frames_are_todays(tmp_path: Path) -> None:
-    files, sequence = write_recording(tmp_path / "raw"), tmp_path / "train" / "a"
-    preprocess_recording(tmp_path, small_dataset(), files)
-    forget_the_rule(sequence)
-    assert preprocess_recording(tmp_path, small_dataset(), files).was_present
-    boxes = np.load(files.boxes)
-    boxes["t"][-1] += 50_000  # today no labelled frame, before one
-    np.save(files.boxes, boxes)
-    with pytest.raises(UserError, match=f"labelled frames by an older rule, not RVT's.* delete {sequence}"):
-        preprocess_recording(tmp_path, small_dataset(), files)

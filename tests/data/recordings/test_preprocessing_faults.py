@@ -10,8 +10,9 @@ import pytest
 
 from config.errors import UserError
 from data.recordings.cleaning import BACKWARDS, LEAPS, OUTSIDE
-from data.recordings.preprocessing import RecordingFiles, preprocess_recording
-from tests.recordings import COMPACT, FULL, REPRESENTATION, files_below, read_frames, small_dataset, write_recording
+from data.recordings.preprocessing import preprocess_recording
+from data.recordings.usable import RecordingFiles
+from tests.recordings import FULL, files_below, read_frames, small_dataset, write_recording
 
 
 def truncate(files: RecordingFiles) -> None:
@@ -95,17 +96,6 @@ def test_a_box_years_later_is_dropped_and_counted(tmp_path: Path) -> None:
     report = preprocess_recording(tmp_path, small_dataset(), files)
     assert report.dropped_boxes["a day or more after the last event"] == 1
     assert report.num_frames == 16
-
-
-@pytest.mark.parametrize("key", ["settings", "report"])
-@pytest.mark.parametrize("value", ["{", '{"num_frames": "many"}', 3.5])
-def test_damaged_attributes_of_a_finished_sequence_are_told(tmp_path: Path, key: str, value: object) -> None:
-    files = write_recording(tmp_path / "raw", seconds=0.3)
-    preprocess_recording(tmp_path, small_dataset(), files)
-    with h5py.File(tmp_path / "train" / "a" / REPRESENTATION / COMPACT, "r+") as file:
-        file.attrs[key] = value
-    with pytest.raises(UserError, match=r"_compact\.h5 (tells damaged|was made with other) settings"):
-        preprocess_recording(tmp_path, small_dataset(), files)
 
 
 def test_boxes_after_the_recordings_end_are_dropped_and_counted(tmp_path: Path) -> None:
