@@ -22,6 +22,11 @@ def processor_name(cpuinfo: Path = CPUINFO) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether a device (cuda, cpu) is known to multiply bfloat16 in hardware. Emulated, a step takes minutes."""
+    return device == "cuda" or bool(bfloat16_units())
+
+
 def bfloat16_units(cpuinfo: Path = CPUINFO) -> tuple[str, ...] | None:
     """Instruction sets that multiply bfloat16; empty if there are none, None where the kernel does not tell."""
     if not cpuinfo.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
+from functools import cache
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class FrozenLinear(nn.Module):
         maps = maps.to(self.weight.dtype)
         if torch.compiler.is_exporting():
             return F.linear(maps, self.weight, self.bias)
-        if maps.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        if maps.device.type != "cpu" or not _packs(maps.dtype):
             return map_linear(maps, self.weight, self.bias)
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
@@ -137,6 +138,14 @@ def frozen_convolutions(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     for name, child in module.named_children():
         frozen.add_module(name, frozen_convolutions(child, dtype))
     return frozen
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes weights of this type in its own order: not at all in some builds, nor bfloat16 on AVX2."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def kept(tensor: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:

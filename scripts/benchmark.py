@@ -35,14 +35,15 @@ from models.layers.kernels import describe_kernels, kernels_for, other_ways
 from scripts.benchmarks.measuring import Measure, Row, alternate, alternate_remotely, machine, markdown
 from scripts.benchmarks.network import (
     CHECK_SIZE,
-    FAST,
     OURS,
     PLAIN,
     Case,
     Way,
+    fastest,
     megabytes_of_training,
     seconds_of_inference,
     seconds_of_training,
+    ways_by_precision,
 )
 from scripts.benchmarks.recordings import Scene
 
@@ -98,8 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case = replace(case, batch_size=2, length=2)
     case = _of_typed_size(case)
     on = machine(options.device)
-    chosen = {name: describe_kernels(options.device, dtype) for name, dtype in PRECISIONS.items()}
-    print(on, *(f"{name}: {', '.join(kernels.values())}" for name, kernels in chosen.items()), "", sep="\n", flush=True)
+    precisions = ways_by_precision(options.device)
+    chosen = {name: describe_kernels(options.device, PRECISIONS[name]) for name in precisions}
+    print(on, *(f"{name}: {', '.join(kernels.values())}" for name, kernels in chosen.items()), sep="\n")
+    left_out = [f"{name}: left out of all parts, no hardware for it" for name in PRECISIONS if name not in precisions]
+    print(*left_out, "", sep="\n", flush=True)
     results: dict[str, Any] = {
         "machine": on,
         "chosen_kernels": chosen,
@@ -124,10 +128,11 @@ def _of_typed_size(case: Case) -> Case:
 
 
 def train(case: Case, effort: Effort) -> list[Row]:
-    costs = _alternate(seconds_of_training, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort)
+    costs = _alternate(seconds_of_training, case, {"plain": PLAIN, **ways_by_precision(case.device)}, effort)
     rows = [
         Row(f"training step, {name}", case.unit, costs[name], costs["plain"], target, case.description)
         for name, target in (("float32", ">= 1.3 x"), ("bfloat16", ">= 2.2 x"))
+        if name in costs
     ]
     checkpointing = replace(OURS, activation_checkpointing=True)
     memory = _alternate(megabytes_of_training, case, {"plain": OURS, "ours": checkpointing}, effort)
@@ -137,24 +142,25 @@ def train(case: Case, effort: Effort) -> list[Row]:
 
 def infer(case: Case, effort: Effort) -> list[Row]:
     case = replace(case, batch_size=1)
-    costs = _alternate(
-        seconds_of_inference, case, {"plain": PLAIN, "float32": OURS, "bfloat16": FAST}, effort, repeats=15
-    )
+    ways = {"plain": PLAIN, **ways_by_precision(case.device)}
+    costs = _alternate(seconds_of_inference, case, ways, effort, repeats=15)
     return [
         Row(f"inference, {name}", case.unit, costs[name], costs["plain"], target, case.description)
         for name, target in (("float32", ""), ("bfloat16", ">= 1.8 x"))
+        if name in costs
     ]
 
 
 def measures(case: Case, effort: Effort) -> list[Row]:
     """Each measure alone, on top of the plain way; then what its absence costs."""
-    flags = [name for name, wanted in asdict(FAST).items() if wanted != getattr(PLAIN, name)]
+    best = fastest(case.device)
+    flags = [name for name, wanted in asdict(best).items() if wanted != getattr(PLAIN, name)]
     flags.remove("folded_norm")  # in inference only
-    alone = {flag: replace(PLAIN, **{flag: getattr(FAST, flag)}) for flag in flags}
+    alone = {flag: replace(PLAIN, **{flag: getattr(best, flag)}) for flag in flags}
     costs = _alternate(seconds_of_training, case, {"plain": PLAIN, **alone}, effort)
     rows = [Row(f"{flag} alone", case.unit, costs[flag], costs["plain"], note=case.description) for flag in flags]
-    without = {flag: replace(FAST, **{flag: getattr(PLAIN, flag)}) for flag in flags}
-    costs = _alternate(seconds_of_training, case, {"all": FAST, **without}, effort)
+    without = {flag: replace(best, **{flag: getattr(PLAIN, flag)}) for flag in flags}
+    costs = _alternate(seconds_of_training, case, {"all": best, **without}, effort)
     return rows + [
         Row(f"{flag}, the last of all", case.unit, costs["all"], costs[flag], note=case.description) for flag in flags
     ]
@@ -163,7 +169,7 @@ def measures(case: Case, effort: Effort) -> list[Row]:
 def kernels(case: Case, effort: Effort) -> list[Row]:
     """What each choice's other ways cost, one at a time; then all of them together."""
     rows = []
-    for name, way in (("float32", OURS), ("bfloat16", FAST)):
+    for name, way in ways_by_precision(case.device).items():
         ours = kernels_for(case.device, PRECISIONS[name])
         others = other_ways(ours)
         for make, what in ((seconds_of_training, "training"), (seconds_of_inference, "inference")):
@@ -238,7 +244,7 @@ def _told(part: Callable[[Case, Effort], list[Row]], case: Case, effort: Effort)
 def _roofline(case: Case, effort: Effort) -> list[dict[str, Any]]:
     from scripts.benchmarks import roofline
 
-    results = {name: roofline.roofline(case, way) for name, way in (("float32", OURS), ("bfloat16", FAST))}
+    results = {name: roofline.roofline(case, way) for name, way in ways_by_precision(case.device).items()}
     for name, result in results.items():
         print(roofline.markdown(name, result), flush=True)
     return [{"precision": name, **asdict(result)} for name, result in results.items()]

@@ -135,5 +135,5 @@ def _compare_boxes(difference: Difference, ours: Float32[ndarray, "n 7"], theirs
     for row in ours if pairs else []:
         gaps = np.abs(theirs - row)
         nearest = gaps[np.where(gaps[:, 6] == 0, gaps[:, :4].max(axis=1), np.inf).argmin()]
-        difference.px = max(difference.px, float(nearest[:4].max()))
-        difference.score = max(difference.score, float(nearest[4:].max()))  # 1 or more for another class
+        difference.px = _largest(difference.px, nearest[:4])
+        difference.score = _largest(difference.score, nearest[4:])  # 1 or more for another class

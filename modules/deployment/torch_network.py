@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from config.errors import UserError
-from config.processor import BFLOAT16, bfloat16_units
+from config.processor import BFLOAT16, has_bfloat16
 from config.schema import Config
 from models.cells.cell import State
 from models.detector import Detector
@@ -111,7 +111,7 @@ def dtype_of(precision: Precision, detector: Detector) -> torch.dtype:
 
     Raises UserError for bf16 on a processor that would emulate it, ten times as slow as float32.
     """
-    has_hardware = next(detector.parameters()).device.type == "cuda" or bool(bfloat16_units())
+    has_hardware = has_bfloat16(next(detector.parameters()).device.type)
     if precision == "bf16" and not has_hardware:
         raise UserError(
             f"precision=bf16: this processor has no hardware for it ({', '.join(BFLOAT16)}). Take 32 or auto"

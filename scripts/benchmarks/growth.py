@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.plan import TrainingPlan
-from scripts.benchmarks.network import FAST, Case, seconds_of_training
+from scripts.benchmarks.network import Case, fastest, seconds_of_training
 
 LENGTHS = (1, 2, 5, 10, 20)
 BATCH_SIZES = (1, 2, 4, 8)
@@ -33,7 +33,7 @@ def growth(case: Case, rounds: int, most: int | None = None) -> list[tuple[str, 
 
 
 def _rate(case: Case, rounds: int) -> str:
-    measure = seconds_of_training(case, FAST)
+    measure = seconds_of_training(case, fastest(case.device))
     seconds = statistics.median(measure() for _ in range(rounds))
     return f"{case.length * case.batch_size / seconds:.2f} frames/s"
 

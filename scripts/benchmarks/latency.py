@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from config.errors import UserError
-from config.processor import bfloat16_units
+from config.processor import has_bfloat16
 from data.recordings.events import Events
 from models.cells.cell import State
 from models.detector import Detector
@@ -119,7 +119,7 @@ def _networks(case: Case, description: Description) -> dict[str, Network]:
         "plain": PlainNetwork(case.detector(PLAIN), description),
         "float32": TorchNetwork(ours, config),
     }
-    if case.device == "cuda" or bfloat16_units():
+    if has_bfloat16(case.device):
         networks["bfloat16"] = TorchNetwork(ours, config, torch.bfloat16)
     if case.device == "cpu":
         from modules.deployment.export import Wish, export

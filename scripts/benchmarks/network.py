@@ -82,6 +82,15 @@ OURS = Way(**{way.name: True for way in fields(Way) if way.name not in NOT_OURS}
 FAST = replace(OURS, bfloat16=True)
 
 
+def ways_by_precision(device: str) -> dict[str, Way]:
+    """Ours in float32, then in bfloat16 where the device has hardware for it."""
+    return {"float32": OURS} | ({"bfloat16": FAST} if has_bfloat16(device) else {})
+
+
+def fastest(device: str) -> Way:
+    return FAST if has_bfloat16(device) else OURS
+
+
 @dataclass(frozen=True)
 class Case:
     """What is computed: network, frames and boxes."""

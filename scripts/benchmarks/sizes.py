@@ -13,16 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modules.reports.tables import Cell, Table
 from scripts.benchmarks.measuring import peak_mb
-from scripts.benchmarks.network import FAST, PLAIN, Case, Steps, Way, seconds_of_inference, seconds_of_training
+from scripts.benchmarks.network import PLAIN, Case, Steps, Way, fastest, seconds_of_inference, seconds_of_training
 
 FULL_RESOLUTION = "dataset.downsample_by_factor_2=false"
-PLAIN_BFLOAT16 = replace(PLAIN, bfloat16=True)
 PROFILED_STEPS = 5
 
 
 @dataclass(frozen=True)
 class Size:
-    """Figures of one network at one resolution, all in bfloat16."""
+    """Figures of one network at one resolution, all in bfloat16 where there is hardware for it."""
 
     model: str
     input_hw: tuple[int, int]
@@ -50,9 +49,10 @@ def sizes(case: Case, rounds: int, models: tuple[str, ...]) -> list[Size]:
 
 
 def matrix_peak_flops(device: str) -> float:
-    """Floating-point operations a second of a large bfloat16 matrix product."""
+    """Floating-point operations a second of a large matrix product in the precision of the steps."""
+    dtype = torch.bfloat16 if fastest(device).bfloat16 else torch.float32
     size, repeats = (8192, 100) if device == "cuda" else (1024, 10)  # a GPU's clock takes a while to rise
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -106,10 +106,11 @@ def _measure_if_it_fits(case: Case, rounds: int, peak: float) -> Size | None:
 
 
 def _measure(case: Case, rounds: int, peak: float) -> Size:
-    plain_s = _median(seconds_of_training, case, PLAIN_BFLOAT16, rounds)
-    train_s = _median(seconds_of_training, case, FAST, rounds)
-    infer_s = _median(seconds_of_inference, case, FAST, rounds)
-    steps, num_frames = Steps(case, FAST), case.batch_size * case.length
+    ours = fastest(case.device)
+    plain_s = _median(seconds_of_training, case, replace(PLAIN, bfloat16=ours.bfloat16), rounds)
+    train_s = _median(seconds_of_training, case, ours, rounds)
+    infer_s = _median(seconds_of_inference, case, ours, rounds)
+    steps, num_frames = Steps(case, ours), case.batch_size * case.length
     steps.train()
     memory_mb = peak_mb(steps.train, case.device)
     with FlopCounterMode(display=False) as counter:

@@ -26,7 +26,7 @@ from modules.data import EventDataModule
 from scripts import benchmark
 from scripts.benchmarks import evaluation, plain_data, plain_network, roofline, savings
 from scripts.benchmarks.measuring import Remote, Row, alternate, markdown
-from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps
+from scripts.benchmarks.network import CHECK_SIZE, OURS, PLAIN, Case, Steps, Way
 from scripts.benchmarks.recordings import Scene
 from scripts.benchmarks.scale import exposed_share
 from tests.models.test_assignment import boxes_for, predictions_for
@@ -167,6 +167,24 @@ def test_lanes_and_frames_that_are_typed_are_those_that_are_measured(
     assert benchmark.main(["train", "batch_size.train=3", "dataset.sequence_length=7"]) == 0
     assert benchmark.main(["train"]) == 0
     assert asked == [(3, 7), (6, 5)]
+
+
+def test_bfloat16_is_left_out_and_said_where_it_would_be_emulated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("config.processor.bfloat16_units", tuple)
+    monkeypatch.setattr(roofline, "roofline", lambda case, way: measured.append(way) or roofline.Roofline(1, 1, 1, 1, []))
+    monkeypatch.setattr(benchmark, "_alternate", lambda make, case, ways, *_, **__: tell(ways))
+
+    def tell(ways: dict[str, Way]) -> dict[str, list[float]]:
+        measured.extend(ways.values())
+        return dict.fromkeys(ways, [1.0])
+
+    measured: list[Way] = []
+    assert benchmark.main(["roofline", "train", "infer", "measures", "kernels", "--check"]) == 0
+    assert len(measured) > 10
+    assert not any(way.bfloat16 for way in measured)
+    assert "bfloat16: left out of all parts, no hardware for it" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_refused() -> None:
