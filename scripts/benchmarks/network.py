@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from config.command_line import SPIN_COUNT
 from config.loading import load_train_config
+from config.processor import has_bfloat16
 from config.schema import TrainConfig
 from models.cells.cell import State
 from models.detector import Detector, Features

@@ -172,15 +172,19 @@ def test_lanes_and_frames_that_are_typed_are_those_that_are_measured(
 def test_bfloat16_is_left_out_and_said_where_it_would_be_emulated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("config.processor.bfloat16_units", tuple)
-    monkeypatch.setattr(roofline, "roofline", lambda case, way: measured.append(way) or roofline.Roofline(1, 1, 1, 1, []))
-    monkeypatch.setattr(benchmark, "_alternate", lambda make, case, ways, *_, **__: tell(ways))
-
-    def tell(ways: dict[str, Way]) -> dict[str, list[float]]:
-        measured.extend(ways.values())
-        return dict.fromkeys(ways, [1.0])
-
     measured: list[Way] = []
+
+    def profiled(case: Case, way: Way) -> roofline.Roofline:
+        measured.append(way)
+        return roofline.Roofline(1, 1, 1, 1, [])
+
+    def timed(make: object, case: Case, ways: dict[str, Way], *_: object, **__: object) -> dict[str, list[float]]:
+        measured.extend(ways.values())
+        return {name: [1.0] for name in ways}
+
+    monkeypatch.setattr("config.processor.bfloat16_units", tuple)
+    monkeypatch.setattr(roofline, "roofline", profiled)
+    monkeypatch.setattr(benchmark, "_alternate", timed)
     assert benchmark.main(["roofline", "train", "infer", "measures", "kernels", "--check"]) == 0
     assert len(measured) > 10
     assert not any(way.bfloat16 for way in measured)
