@@ -198,7 +198,8 @@ class StoredResults(Callback):
                 del stored[config.model.postprocess]  # which is stored anyway
             more = {"protocols": protocols_dict(self.protocols, config.evaluation)} if self.protocols else {}
             try:
-                write_results(result, self._folder, stored, checkpoint=str(config.checkpoint), **more)
+                source = {"checkpoint": str(config.checkpoint), "weights_key": config.weights_key}
+                write_results(result, self._folder, stored, **source, **more)
             except OSError as error:  # told when the figures stand on the screen
                 self._lost = f"{error.strerror or error}"
 

@@ -8,7 +8,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from modules.detection import AVERAGE, LAST_STEP, WEIGHTS, of_ours
+from models.weights.search import LAST_STEP, WEIGHTS
+from modules.detection import AVERAGE, of_ours
 
 
 class WeightAverage(Callback):

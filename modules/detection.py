@@ -14,6 +14,7 @@ from config.freezing import frozen_modules
 from config.schema import Config
 from data.batch import SequenceBatch
 from models.detector import Detector
+from models.weights.search import LAST_STEP, WEIGHTS
 from modules.accumulation import Accumulation
 from modules.boundary import BoundaryCallback
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
@@ -23,8 +24,6 @@ from modules.optimizer import apply_settings, build_optimizer, rate_at, set_rate
 from modules.run.processes import broadcast_buffers, gather_objects
 from modules.stage import Stage
 
-# of a checkpoint: what everybody reads, and with training.ema_decay, when that is the average, the weights beside it
-WEIGHTS, LAST_STEP = "state_dict", "current_model_state"
 AVERAGE = "average"  # where the average is while a checkpoint is loaded
 
 

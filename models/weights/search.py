@@ -21,7 +21,8 @@ OURS = re.compile(
 )
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 TOP = "."  # the key of weights that lie in nothing
-LAST_STEP = "current_model_state"  # beside an average, in checkpoints of ours and of Lightning's WeightAveraging
+# Of checkpoints of ours and of Lightning's WeightAveraging: what is taken, and beside an average the last step's
+WEIGHTS, LAST_STEP = "state_dict", "current_model_state"
 MAX_DEPTH = 8
 
 
@@ -74,7 +75,7 @@ def choose(
         return _of_key(candidates, path, wanted), None
     if len(candidates) == 1:
         return candidates[0], None
-    averaged = next((each for each in candidates if each.key.split(".")[0] == "state_dict"), None)
+    averaged = next((each for each in candidates if each.key.split(".")[0] == WEIGHTS), None)
     if averaged is not None and LAST_STEP in content:
         return averaged, f"{path}: the averaged weights are taken; weights_key={LAST_STEP} takes those of its last step"
     fitting = [candidate for candidate in candidates if _fits(candidate, own)]

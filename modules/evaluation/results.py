@@ -190,6 +190,8 @@ class StoredResults(TypedDict):
     """What is read of a validation's results.json, which may come from somebody else."""
 
     protocol: StoredProtocol
+    checkpoint: NotRequired[str]
+    weights_key: NotRequired[str | None]  # of several sets of weights in it
     metrics: dict[str, float]
     classes: list[ClassFigures]
     groups: list[ClassFigures]

@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from config.errors import UserError
+from models.weights.search import WEIGHTS
 from modules.evaluation.coco import NO_GROUND_TRUTH
 from modules.evaluation.evaluator import matches_of
 from modules.evaluation.intervals import (
@@ -24,7 +25,7 @@ from modules.evaluation.intervals import (
 from modules.evaluation.labelled_frames import LabelledFrames
 from modules.evaluation.matching import Matches
 from modules.evaluation.protocol import apply_box_filter, box_filter_of
-from modules.evaluation.results import read_predictions, read_results
+from modules.evaluation.results import StoredProtocol, StoredResults, read_predictions, read_results
 from modules.evaluation.weighted import WeightedAp, mean_over_classes
 from modules.reports.run_table import RunRow
 from modules.reports.tables import Cell, Table
@@ -98,6 +99,8 @@ class Measured:
     classes: tuple[str, ...]
     split: str
     frames: str  # height and width
+    conditions: dict[str, str]  # by the key that sets each: no two figures compare under different ones
+    checkpoint: str  # which of a run's it is of, and which weights
     ap: float
     resampled: Float64[ndarray, " resamples"]  # empty for fewer than two sequences
 
@@ -132,7 +135,8 @@ def measure_run(folder: Path, split: str) -> Measured | None:
     validation = newest_validation(folder, split)
     if validation is None:
         return None
-    protocol = read_results(validation)["protocol"]
+    results = read_results(validation)
+    protocol = results["protocol"]
     classes = tuple(protocol["classes"])
     kept = apply_box_filter(read_predictions(validation), box_filter_of(protocol))
     weighted, names = weighted_by_sequence(matches_of(kept, len(classes), protocol["score"]), kept)
@@ -140,7 +144,38 @@ def measure_run(folder: Path, split: str) -> Measured | None:
     ap = float(mean_over_classes(weighted(np.ones((1, groups), int)))[0]) if groups else NO_GROUND_TRUTH
     resampled = mean_over_classes(weighted(resample_weights(groups))) if groups > 1 else np.zeros(0)
     frames = "{} x {}".format(*protocol["resolution_hw"])
-    return Measured(names, weighted.num_truth.sum(axis=0), classes, split, frames, ap, resampled)
+    boxes, conditions, checkpoint = weighted.num_truth.sum(axis=0), _conditions(protocol), _checkpoint_of(results)
+    return Measured(names, boxes, classes, split, frames, conditions, checkpoint, ap, resampled)
+
+
+def _conditions(protocol: StoredProtocol) -> dict[str, str]:
+    loaded, box_filter = protocol["resolution_hw"], protocol["box_filter_px"]
+    scale = min(side / whole for side, whole in zip(loaded, protocol.get("sensor_hw", loaded), strict=True))
+    return {
+        "evaluation.score": protocol["score"],
+        "model.postprocess.confidence_threshold": str(protocol["confidence_threshold"]),
+        "model.postprocess.nms_threshold": str(protocol["nms_threshold"]),
+        "dataset.eval.box_filter.min_diagonal": f"{box_filter['min_diagonal'] / scale:.4g}",
+        "dataset.eval.box_filter.min_side": f"{box_filter['min_side'] / scale:.4g}",
+        "dataset.eval.box_filter.skip_first_ms": f"{box_filter['skip_first_ms']:g}",
+    }
+
+
+def _checkpoint_of(results: StoredResults) -> str:
+    name, key = Path(results.get("checkpoint", "")).name, results.get("weights_key")
+    kinds = {"last_": "last checkpoint", "epoch=": "best checkpoint", "stage=": "checkpoint of a stage"}
+    kind = next((told for beginning, told in kinds.items() if name.startswith(beginning)), "a checkpoint")
+    return kind if key in (None, WEIGHTS) else f"{kind}, weights_key={key}"
+
+
+def _apart(measured: Sequence[Measured]) -> str | None:
+    """In what these were measured that moves AP by itself, and what to do; None where they can be compared."""
+    for key in measured[0].conditions if measured else ():
+        values = list(dict.fromkeys(each.conditions[key] for each in measured))
+        if len(values) > 1:
+            remedy = f"Run validation.py again on all of them with {key}={values[0]}"
+            return f"measured with {key}={' and '.join(values)}, which moves AP by itself. {remedy}"
+    return None
 
 
 def group_runs(runs: Sequence[RunRow], split: str = "val") -> tuple[list[RunGroup], list[str]]:
@@ -157,7 +192,9 @@ def group_runs(runs: Sequence[RunRow], split: str = "val") -> tuple[list[RunGrou
             told = f"{', '.join(missing)}: no stored predictions of the {split} split, so no interval"
             notes.append(f"{told}. Run validation.py with their best checkpoints")
         whole = [each for each in measured if each is not None]
-        groups.append(RunGroup(_name(members), members, [] if missing else whole))
+        if (apart := _apart(whole)) is not None:
+            notes.append(f"{', '.join(run.name for run in members)}: {apart}")
+        groups.append(RunGroup(_name(members), members, [] if missing or apart else whole))
     return _with_different_names(groups), notes
 
 
@@ -198,6 +235,8 @@ def group_table(groups: Sequence[RunGroup]) -> Table:
         source = f"stored, {len(group.measured[0].sequences)} sequences" if group.measured else "best in training"
         if group.measured and len(sizes) > 1:
             source += f", frames of {', '.join(sorted({each.frames for each in group.measured}))}"
+        if group.measured:
+            source += f", {' and '.join(sorted({each.checkpoint for each in group.measured}))}"
         rows.append([group.name, float(np.mean(ap)) if ap else None, spread, len(group.runs), seeds, source])
     return Table("Runs of one config", ["config", "AP", "spread", "runs", "seeds", "of"], rows)
 
@@ -214,6 +253,8 @@ def compare_groups(one: RunGroup, other: RunGroup) -> Interval | str:
             return "measured on other sequences"
         if (np.abs(each.boxes - first.boxes) > np.maximum(first.boxes, each.boxes) * MOST_BOXES_APART).any():
             return "measured on other ground truth"
+    if (apart := _apart([*one.measured, *other.measured])) is not None:
+        return apart
     if len(first.sequences) < 2:
         return ONE_SEQUENCE
     return interval_of_difference(
@@ -237,6 +278,11 @@ def verdict(one: RunGroup, other: RunGroup, found: Interval | str) -> str:
     single = [group.name for group in (one, other) if len(group.runs) == 1]
     if single:
         text += f". One run of {' and of '.join(single)}: what another seed would change is not in the interval"
+    taken = [sorted({each.checkpoint for each in group.measured}) for group in (one, other)]
+    if taken[0] != taken[1]:
+        text += (
+            f". {one.name}: {' and '.join(taken[0])}; {other.name}: {' and '.join(taken[1])}, which may be all of it"
+        )
     if one.measured and len(one.measured[0].sequences) < FEW_SEQUENCES:
         text += f". With {len(one.measured[0].sequences)} sequences the interval is too narrow"
     return text

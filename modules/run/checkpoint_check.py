@@ -14,7 +14,8 @@ from config.errors import UserError
 from config.schema import Config, recorded_hw
 from models.cells.cell import State
 from models.weights.pretrained import changes_without_shape, check_compatible
-from modules.detection import LAST_STEP, WEIGHTS, DetectionModule
+from models.weights.search import LAST_STEP, WEIGHTS
+from modules.detection import DetectionModule
 from modules.run.checkpoint_content import refuse
 from modules.run.checkpoint_file import read_checkpoint
 

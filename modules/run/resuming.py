@@ -13,7 +13,7 @@ from config.errors import UserError
 from config.freezing import frozen_modules
 from config.schema import TrainConfig
 from config.stages import STAGES
-from modules.detection import LAST_STEP
+from models.weights.search import LAST_STEP
 from modules.early_stopping import reason_to_stop, validations_of
 from modules.run.checkpoint_file import newest_loadable, read_checkpoint
 from modules.run.folder import RunFolder

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from config.errors import UserError
+from models.weights.search import LAST_STEP
 from modules.evaluation.evaluator import EvaluationResult
 from modules.evaluation.results import write_results
 from modules.reports.run_table import read_run
@@ -102,3 +103,37 @@ def test_a_report_has_the_interval_of_each_class(tmp_path: Path, capsys: pytest.
     write_results(validation(0.5, names=NAMES[:1]), tmp_path / "one")
     write_report(tmp_path / "one")
     assert "fewer than two sequences with ground truth: no interval can be had" in capsys.readouterr().out
+
+
+def test_figures_under_other_thresholds_are_not_compared(runs, tmp_path: Path) -> None:
+    """Their differences, of points, are not those of the networks."""
+    other = read_run(write_run(tmp_path / "p" / "other", {"model": {"size": 4}}, results(0.9)))
+    result = validation(0.9)
+    result.protocol["confidence_threshold"] = 0.1
+    write_results(result, other.folder / "validation_val_last")
+    groups, notes = group_runs([runs[-1], other])
+    assert notes == []
+    said = str(compare_groups(*groups))
+    assert "model.postprocess.confidence_threshold=None and 0.1" in said
+    result.protocol["confidence_threshold"] = None
+    write_results(result, other.folder / "validation_val_last")
+    assert not isinstance(compare_groups(*group_runs([runs[-1], other])[0]), str)
+
+
+def test_seeds_under_other_thresholds_are_no_mean(tmp_path: Path) -> None:
+    members = [run_of(tmp_path / "p" / str(seed), 0.9, seed, model={"size": 1}) for seed in (1, 2)]
+    result = validation(0.9)
+    result.protocol["nms_threshold"] = 0.65
+    write_results(result, members[0].folder / "validation_val_last")
+    (group,), notes = group_runs(members)
+    assert "p/1, p/2: measured with model.postprocess.nms_threshold=0.65 and None" in notes[0]
+    assert group_table([group]).rows[0][-1] == "best in training"
+
+
+def test_which_weights_and_checkpoints_were_measured_is_told(tmp_path: Path) -> None:
+    for name, checkpoint, key in (("a", "epoch=001-step=9-val_AP=0.30.ckpt", None), ("b", "last_x.ckpt", LAST_STEP)):
+        path = write_run(tmp_path / "p" / name, {"experiment": {"name": name}, "model": {"size": name}}, results(0.9))
+        write_results(validation(0.9), path / "validation_val_x", checkpoint=checkpoint, weights_key=key)
+    text = differences([read_run(tmp_path / "p" / name) for name in "ab"], None, "val", "text")
+    assert "stored, 8 sequences, best checkpoint\n" in text
+    assert f"a: best checkpoint; b: last checkpoint, weights_key={LAST_STEP}, which may be all of it" in text
