@@ -189,6 +189,7 @@ class StoredProtocol(TypedDict):
 class StoredResults(TypedDict):
     """What is read of a validation's results.json, which may come from somebody else."""
 
+    checkpoint: NotRequired[str]
     protocol: StoredProtocol
     checkpoint: NotRequired[str]
     weights_key: NotRequired[str | None]  # of several sets of weights in it

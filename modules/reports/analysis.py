@@ -20,7 +20,8 @@ from modules.evaluation.labelled_frames import LabelledFrames
 from modules.evaluation.matching import Matches
 from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import StoredProtocol
-from modules.reports.significance import interval_table, weighted_by_sequence
+from modules.reports.measurement import weighted_by_sequence
+from modules.reports.significance import interval_table
 from modules.reports.tables import Table
 
 SIZE_EDGES_PX = (0, 16, 24, 32, 48, 64, 96, 128, 192, np.inf)  # side of a square of the box's area

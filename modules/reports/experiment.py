@@ -21,15 +21,10 @@ from config.yaml_files import read_yaml
 from modules.evaluation.evaluator import matches_of
 from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import StoredResults, read_predictions, read_results
+from modules.reports.measurement import checkpoint_of, newest_validation, weighted_by_sequence
 from modules.reports.resolutions import about_sizes
 from modules.reports.run_table import RunRow, difference_table, read_run, run_table
-from modules.reports.significance import (
-    difference_rows,
-    group_runs,
-    interval_table,
-    newest_validation,
-    weighted_by_sequence,
-)
+from modules.reports.significance import difference_rows, group_runs, interval_table
 from modules.reports.tables import Table, figures_table, measured, sequences_table
 
 LOCAL = "<local>"
@@ -156,9 +151,9 @@ def _of_validation(folder: Path) -> list[str]:
     height, width = protocol["resolution_hw"]
     facts = [
         f"Measured on {protocol['evaluated_frames']:,} frames of the {protocol['split']} split of "
-        f"{protocol['dataset']}, at {width} x {height}; ranked by {protocol['score']}, confidence ≥ "
-        f"{protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}. [validation.json](validation.json) has "
-        "all of it.",
+        f"{protocol['dataset']}, at {width} x {height}, with the {checkpoint_of(results)}; ranked by "
+        f"{protocol['score']}, confidence ≥ {protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}. "
+        "[validation.json](validation.json) has all of it.",
         *([f"Compares with: {protocol['compares_with']}."] if protocol.get("compares_with") else []),
         "Areas of AP_S, AP_M, AP_L are in pixels of these frames, those of AP_S_sensor, ... in pixels of the sensor.",
         "",

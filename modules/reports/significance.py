@@ -5,38 +5,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
-from numpy import ndarray
 
 from config.errors import UserError
-from models.weights.search import WEIGHTS
 from modules.evaluation.coco import NO_GROUND_TRUTH
-from modules.evaluation.evaluator import matches_of
-from modules.evaluation.intervals import (
-    Interval,
-    interval_of,
-    interval_of_difference,
-    resample_weights,
-)
-from modules.evaluation.labelled_frames import LabelledFrames
-from modules.evaluation.matching import Matches
-from modules.evaluation.protocol import apply_box_filter, box_filter_of
-from modules.evaluation.results import StoredProtocol, StoredResults, read_predictions, read_results
+from modules.evaluation.intervals import Interval, interval_of, interval_of_difference, resample_weights
 from modules.evaluation.weighted import WeightedAp, mean_over_classes
+from modules.reports.measurement import Measured, measure_run, why_not_alike
 from modules.reports.run_table import RunRow
 from modules.reports.tables import Cell, Table
 
 FEW_SEQUENCES = 6  # below, intervals of 95 % hold the truth clearly more seldom (docs/evaluation.md)
 ONE_SEQUENCE = "fewer than two sequences with ground truth: no interval can be had"
-MOST_BOXES_APART = 0.01  # of the ground truth of two runs: rounding at another resolution moves boxes over the filter
 # Keys that change nothing that a run finds, or that make it another run of the same config.
 _OF_THE_RUN = (
     "reproduce.seed_everything",
     "experiment",
+    "notes",
     "hardware",
     "logging",
     "logger",
@@ -48,16 +35,6 @@ _OF_THE_RUN = (
     "trust_checkpoint",
     "batch_size.eval",
 )
-
-
-# --- one validation --------------------------------------------------------------------------------------------------
-
-
-def weighted_by_sequence(matches: Matches, frames: LabelledFrames) -> tuple[WeightedAp, tuple[str, ...]]:
-    """AP under weights of the sequences that have ground truth, and their names."""
-    present, group = np.unique(frames.sequence, return_inverse=True)
-    weighted = WeightedAp.of(matches, group, len(present))
-    return weighted, tuple(frames.sequence_names[index] for index in present)
 
 
 def interval_table(weighted: WeightedAp, classes: Sequence[str]) -> Table | str:
@@ -87,24 +64,6 @@ def interval_table(weighted: WeightedAp, classes: Sequence[str]) -> Table | str:
     return Table(f"95 % intervals over {groups} sequences{few}", header, rows)
 
 
-# --- groups of runs --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a run's stored predictions say: AP over all its sequences, and over each resample of them."""
-
-    sequences: tuple[str, ...]
-    boxes: Int64[ndarray, " sequences"]
-    classes: tuple[str, ...]
-    split: str
-    frames: str  # height and width
-    conditions: dict[str, str]  # by the key that sets each: no two figures compare under different ones
-    checkpoint: str  # which of a run's it is of, and which weights
-    ap: float
-    resampled: Float64[ndarray, " resamples"]  # empty for fewer than two sequences
-
-
 @dataclass(frozen=True)
 class RunGroup:
     """Runs of one config that differ in their seed."""
@@ -120,82 +79,72 @@ class RunGroup:
         return [float(ap) for run in self.runs if isinstance(ap := run.cells.get("AP"), int | float)]
 
 
-def newest_validation(folder: Path, split: str) -> Path | None:
-    """The newest validation of a run on the whole split that stored its predictions; None without one."""
-    found = [path.parent for path in folder.glob("*/frames.csv") if (path.parent / "results.json").is_file()]
-    for validation in sorted(found, key=lambda path: (path / "frames.csv").stat().st_mtime, reverse=True):
-        protocol = read_results(validation)["protocol"]
-        if protocol["split"] == split and not protocol.get("only"):
-            return validation
-    return None
-
-
-def measure_run(folder: Path, split: str) -> Measured | None:
-    """What the newest stored validation of a run on the split says; None without one."""
-    validation = newest_validation(folder, split)
-    if validation is None:
-        return None
-    results = read_results(validation)
-    protocol = results["protocol"]
-    classes = tuple(protocol["classes"])
-    kept = apply_box_filter(read_predictions(validation), box_filter_of(protocol))
-    weighted, names = weighted_by_sequence(matches_of(kept, len(classes), protocol["score"]), kept)
-    groups = weighted.num_groups
-    ap = float(mean_over_classes(weighted(np.ones((1, groups), int)))[0]) if groups else NO_GROUND_TRUTH
-    resampled = mean_over_classes(weighted(resample_weights(groups))) if groups > 1 else np.zeros(0)
-    frames = "{} x {}".format(*protocol["resolution_hw"])
-    boxes, conditions, checkpoint = weighted.num_truth.sum(axis=0), _conditions(protocol), _checkpoint_of(results)
-    return Measured(names, boxes, classes, split, frames, conditions, checkpoint, ap, resampled)
-
-
-def _conditions(protocol: StoredProtocol) -> dict[str, str]:
-    loaded, box_filter = protocol["resolution_hw"], protocol["box_filter_px"]
-    scale = min(side / whole for side, whole in zip(loaded, protocol.get("sensor_hw", loaded), strict=True))
-    return {
-        "evaluation.score": protocol["score"],
-        "model.postprocess.confidence_threshold": str(protocol["confidence_threshold"]),
-        "model.postprocess.nms_threshold": str(protocol["nms_threshold"]),
-        "dataset.eval.box_filter.min_diagonal": f"{box_filter['min_diagonal'] / scale:.4g}",
-        "dataset.eval.box_filter.min_side": f"{box_filter['min_side'] / scale:.4g}",
-        "dataset.eval.box_filter.skip_first_ms": f"{box_filter['skip_first_ms']:g}",
-    }
-
-
-def _checkpoint_of(results: StoredResults) -> str:
-    name, key = Path(results.get("checkpoint", "")).name, results.get("weights_key")
-    kinds = {"last_": "last checkpoint", "epoch=": "best checkpoint", "stage=": "checkpoint of a stage"}
-    kind = next((told for beginning, told in kinds.items() if name.startswith(beginning)), "a checkpoint")
-    return kind if key in (None, WEIGHTS) else f"{kind}, weights_key={key}"
-
-
-def _apart(measured: Sequence[Measured]) -> str | None:
-    """In what these were measured that moves AP by itself, and what to do; None where they can be compared."""
-    for key in measured[0].conditions if measured else ():
-        values = list(dict.fromkeys(each.conditions[key] for each in measured))
-        if len(values) > 1:
-            remedy = f"Run validation.py again on all of them with {key}={values[0]}"
-            return f"measured with {key}={' and '.join(values)}, which moves AP by itself. {remedy}"
-    return None
-
-
 def group_runs(runs: Sequence[RunRow], split: str = "val") -> tuple[list[RunGroup], list[str]]:
-    """Runs of one config together, in the order of the first of each; and a line for each that has no predictions."""
+    """Runs of one config together, in the order of the first of each; and lines about what a mean must not hide."""
     by_config: dict[str, list[RunRow]] = {}
     for run in runs:
         if run.config and run.folder is not None:
             by_config.setdefault(repr(sorted(_decisive(run.config).items())), []).append(run)
     groups, notes = [], []
     for members in by_config.values():
-        measured = [measure_run(run.folder, split) for run in members if run.folder is not None]
-        missing = [run.name for run, each in zip(members, measured, strict=True) if each is None]
-        if missing:
-            told = f"{', '.join(missing)}: no stored predictions of the {split} split, so no interval"
-            notes.append(f"{told}. Run validation.py with their best checkpoints")
-        whole = [each for each in measured if each is not None]
-        if (apart := _apart(whole)) is not None:
-            notes.append(f"{', '.join(run.name for run in members)}: {apart}")
-        groups.append(RunGroup(_name(members), members, [] if missing or apart else whole))
+        group, told = _group(members, split)
+        groups.append(group)
+        notes += told
     return _with_different_names(groups), notes
+
+
+def _group(runs: Sequence[RunRow], split: str) -> tuple[RunGroup, list[str]]:
+    """Runs of one config, without predictions where these have no common mean."""
+    found = [(run, measure_run(run.folder, split)) for run in runs if run.folder is not None]
+    found, notes = _without_repeated(found)
+    for run, _ in found:
+        status = str(run.cells.get("status"))
+        if not status.startswith("finished"):
+            notes.append(f"{run.name}: no finished run ({status}), of {run.cells.get('steps') or 'unknown'} steps")
+    kept, measured = [run for run, _ in found], [each for _, each in found if each is not None]
+    missing = [run.name for run, each in found if each is None]
+    if missing:
+        told = f"{', '.join(missing)}: no stored predictions of the {split} split, so no interval"
+        notes.append(f"{told}. Run validation.py with their best checkpoints")
+    elif (why := _why_no_mean(measured)) is not None:
+        notes.append(f"{', '.join(run.name for run in kept)} are of one config, but {why}")
+    else:
+        return RunGroup(_name(kept), kept, measured), notes
+    return RunGroup(_name(kept), kept, []), notes
+
+
+def _without_repeated(
+    found: Sequence[tuple[RunRow, Measured | None]],
+) -> tuple[list[tuple[RunRow, Measured | None]], list[str]]:
+    """One of the runs that tell the same thing twice: a copy, or the same seed on a machine that repeats itself."""
+    kept: list[tuple[RunRow, Measured | None]] = []
+    notes = []
+    for run, measured in found:
+        same = (other for other, its in kept if measured and its and _repeats(run, measured, other, its))
+        if (first := next(same, None)) is None:
+            kept.append((run, measured))
+        else:
+            notes.append(f"{run.name} repeats {first.name}, with its seed and its figures: counted once")
+    return kept, notes
+
+
+def _repeats(run: RunRow, measured: Measured, other: RunRow, its: Measured) -> bool:
+    return seed_of(run) == seed_of(other) and np.array_equal(
+        [measured.ap, *measured.resampled], [its.ap, *its.resampled]
+    )
+
+
+def _why_no_mean(measured: Sequence[Measured]) -> str | None:
+    for each in measured[1:]:
+        if each.frames != measured[0].frames:
+            return f"measured on frames of {measured[0].frames} and of {each.frames}"
+        if (why := why_not_alike(measured[0], each)) is not None:
+            return why
+    return None
+
+
+def seed_of(run: RunRow) -> str:
+    return str(run.config.get("reproduce.seed_everything"))
 
 
 def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +179,7 @@ def group_table(groups: Sequence[RunGroup]) -> Table:
     sizes = {each.frames for group in groups for each in group.measured}
     for group in groups:
         ap = [value for value in group.ap if value >= 0]
-        seeds = ", ".join(str(run.config.get("reproduce.seed_everything")) for run in group.runs)
+        seeds = ", ".join(seed_of(run) for run in group.runs)
         spread = float(np.std(ap, ddof=1)) if len(ap) > 1 else None
         source = f"stored, {len(group.measured[0].sequences)} sequences" if group.measured else "best in training"
         if group.measured and len(sizes) > 1:
@@ -247,14 +196,8 @@ def compare_groups(one: RunGroup, other: RunGroup) -> Interval | str:
         return "no stored predictions of all runs"
     first = one.measured[0]
     for each in (*one.measured, *other.measured):
-        if each.classes != first.classes:
-            return f"other classes: {', '.join(each.classes)}; {', '.join(first.classes)}"
-        if each.sequences != first.sequences:
-            return "measured on other sequences"
-        if (np.abs(each.boxes - first.boxes) > np.maximum(first.boxes, each.boxes) * MOST_BOXES_APART).any():
-            return "measured on other ground truth"
-    if (apart := _apart([*one.measured, *other.measured])) is not None:
-        return apart
+        if (why := why_not_alike(first, each)) is not None:
+            return why
     if len(first.sequences) < 2:
         return ONE_SEQUENCE
     return interval_of_difference(
@@ -275,9 +218,9 @@ def verdict(one: RunGroup, other: RunGroup, found: Interval | str) -> str:
     else:
         which = "better" if found.estimate > 0 else "worse"
         text = f"{one.name} is {which} than {other.name} by {100 * abs(found.estimate):.1f} AP ({bounds})"
-    single = [group.name for group in (one, other) if len(group.runs) == 1]
+    single = [group.name for group in (one, other) if len({seed_of(run) for run in group.runs}) == 1]
     if single:
-        text += f". One run of {' and of '.join(single)}: what another seed would change is not in the interval"
+        text += f". One seed of {' and of '.join(single)}: what another would change is not in the interval"
     taken = [sorted({each.checkpoint for each in group.measured}) for group in (one, other)]
     if taken[0] != taken[1]:
         text += (

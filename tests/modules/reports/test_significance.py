@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,8 @@ def test_a_real_difference_is_told_and_another_is_not(runs) -> None:
     assert "is worse than" in lines[0]
     assert "is worse than" in lines[1]
     assert "not distinguishable with this data" in lines[2]
-    assert "One run of" in lines[2]
-    assert "One run of" not in lines[0]
+    assert "One seed of" in lines[2]
+    assert "One seed of" not in lines[0]
     assert "3 comparisons" in text
     against = difference_rows(group_runs(runs)[0], "p/also")
     assert len([line for line in against if "95 % interval" in line]) == 2
@@ -89,6 +90,54 @@ def test_what_cannot_be_compared_says_why(runs, tmp_path: Path) -> None:
     write_results(validation(0.5, names=NAMES[:1]), path / "validation_val_x")
     (single,), _ = group_runs([bare])
     assert "no interval can be had" in str(compare_groups(single, single))
+
+
+def stated(run, **protocol: object) -> None:
+    """Change what a run's stored validation says of itself."""
+    path = next(run.folder.glob("*/results.json"))
+    content = json.loads(path.read_text())
+    content["protocol"] |= protocol
+    path.write_text(json.dumps(content))
+
+
+def test_figures_of_other_boxes_are_not_compared(runs, tmp_path: Path) -> None:
+    one, other = (run_of(tmp_path / "p" / name, 0.3, 1, model={"size": name}) for name in "ab")
+
+    def told() -> str:
+        return str(compare_groups(*group_runs([one, other])[0]))
+
+    assert compare_groups(*group_runs([one, other])[0]).p_value == 1  # the same predictions
+    stated(other, box_filter_px={"min_diagonal": 3, "min_side": 3, "skip_first_ms": 500})
+    assert "dataset.eval.box_filter.min_diagonal=60 and 6" in told()
+    stated(other, box_filter_px={"min_diagonal": 30, "min_side": 10, "skip_first_ms": 500})
+    assert not isinstance(compare_groups(*group_runs([one, other])[0]), str)
+    for path in other.folder.glob("*/ground_truth/*.npy"):  # as many boxes, of another class
+        boxes = np.load(path)
+        boxes["class_id"] = 3
+        np.save(path, boxes)
+    assert told() == "measured on other ground truth"
+    larger = {"min_diagonal": 45, "min_side": 15, "skip_first_ms": 500}
+    stated(other, resolution_hw=[540, 960], box_filter_px=larger)  # where boxes are rounded otherwise
+    assert told() == "measured on other ground truth"
+
+
+def test_a_mean_is_of_what_belongs_together(tmp_path: Path) -> None:
+    one, copy, again, other = (
+        run_of(tmp_path / "p" / name, 0.3, seed) for name, seed in (("a", 1), ("copy", 1), ("again", 1), ("b", 2))
+    )
+    write_results(validation(0.3, 9), next(again.folder.glob("*/results.json")).parent)
+    (group,), notes = group_runs([one, copy, again, other])
+    assert [run.name for run in group.runs] == ["p/a", "p/again", "p/b"]
+    assert any("p/copy repeats p/a" in note for note in notes)
+    (_, alone), _ = group_runs([run_of(tmp_path / "p" / "c", 0.5, 1, model={"size": 9}), one, again])
+    assert "One seed of" in difference_rows([group, alone], None)[0]
+    stated(other, score="class")
+    (group,), notes = group_runs([one, other])
+    assert group.measured == []
+    assert "p/a, p/b are of one config, but measured with evaluation.score" in notes[0]
+    broken = write_run(tmp_path / "p" / "broken", {"model": {"size": 5}}, {**results(0.1), "status": "CUDA error"})
+    write_results(validation(0.3, 3), broken / "validation_val")
+    assert group_runs([read_run(broken)])[1] == ["p/broken: no finished run (CUDA error), of 1000 steps"]
 
 
 def test_a_report_has_the_interval_of_each_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +175,7 @@ def test_seeds_under_other_thresholds_are_no_mean(tmp_path: Path) -> None:
     result.protocol["nms_threshold"] = 0.65
     write_results(result, members[0].folder / "validation_val_last")
     (group,), notes = group_runs(members)
-    assert "p/1, p/2: measured with model.postprocess.nms_threshold=0.65 and None" in notes[0]
+    assert "p/1, p/2 are of one config, but measured with model.postprocess.nms_threshold=0.65 and None" in notes[0]
     assert group_table([group]).rows[0][-1] == "best in training"
 
 
