@@ -27,7 +27,7 @@ from config.inherited import check_inherited_ids
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
 from config.remarks import check_typed_size, remarks
-from config.schema import Config, DatasetConfig, TrainConfig, ValidationConfig
+from config.schema import Config, DatasetConfig, TrainConfig, TrainingConfig, ValidationConfig
 from config.search_path import CONFIG_FOLDER, SearchPath
 from config.secret_values import check_secrets
 from config.sections import check_sections, is_under
@@ -92,8 +92,11 @@ def load(
         problems.append(replace(problem, origin=origins.of(problem.key)))
     checks = (*CHECKS, *MACHINE_CHECKS) if on_this_machine else CHECKS
     checked = check_sections(ROOTS[config_name], cfg, origins, checks, only=only, before=before)
-    typed_size = check_typed_size(checked.sections, rewritten.typed)
-    problems += [replace(problem, origin=origins.of(problem.key)) for problem in typed_size]
+    dataset, training = (checked.sections.get(name) for name in ("dataset", "training"))
+    stages = training.stages if isinstance(training, TrainingConfig) else None
+    if isinstance(dataset, DatasetConfig) and stages is None:  # else each stage has frames of its own to ask
+        typed_size = check_typed_size(dataset, rewritten.typed)
+        problems += [replace(problem, origin=origins.of(problem.key)) for problem in typed_size]
     told = {problem.key for problem in problems}
     problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
     if composed.lacks_dataset:  # most of its mistakes are not the user's

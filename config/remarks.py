@@ -9,7 +9,7 @@ from config.errors import Problem
 from config.schema import DatasetConfig, ModelConfig, SizeWeightConfig
 
 NOTES = "notes"
-HALVED = "dataset.downsample_by_factor_2"
+HALVED, FRAME_HW = "dataset.downsample_by_factor_2", "dataset.frame_hw"
 _AREAS = ("small_area", "medium_area")
 _READ = {"exponential": {"small_area"}, "step": {*_AREAS}, "linear": {"medium_area"}}  # by kind of size weight
 
@@ -31,15 +31,13 @@ def _about_areas(weight: SizeWeightConfig) -> Iterator[str]:
             yield f"model.loss.size_weight.{name}={value:g} has no effect: kind={weight.kind} does not read it"
 
 
-def check_typed_size(sections: Mapping[str, Any], typed: Collection[str]) -> Iterator[Problem]:
-    """A file's frame_hw would win over the typed downsample_by_factor_2."""
-    dataset = sections.get("dataset")
-    if not isinstance(dataset, DatasetConfig) or dataset.frame_hw is None or HALVED not in typed:
+def check_typed_size(
+    dataset: DatasetConfig, typed: Collection[str], remedy: str = f"add {FRAME_HW}=null"
+) -> Iterator[Problem]:
+    """A file's frame_hw would win over the typed downsample_by_factor_2; `remedy` has the latter count."""
+    if dataset.frame_hw is None or HALVED not in typed:
         return
     meant = dataset.model_copy(update={"frame_hw": None}).loaded_hw
     if meant != dataset.frame_hw:
-        yield Problem(
-            HALVED,
-            f"makes frames of {list(meant)}, but dataset.frame_hw={list(dataset.frame_hw)} says otherwise. Leave it "
-            "out, or add dataset.frame_hw=null",
-        )
+        frames = f"makes frames of {list(meant)}, but {FRAME_HW}={list(dataset.frame_hw)} says otherwise"
+        yield Problem(HALVED, f"{frames}. Leave it out, or {remedy}")

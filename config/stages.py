@@ -18,7 +18,7 @@ from config.checks import SectionCheck
 from config.errors import Problem
 from config.messages import problems_of
 from config.origins import Origins
-from config.remarks import check_typed_size
+from config.remarks import FRAME_HW, HALVED, check_typed_size
 from config.schema import Config
 from config.sections import is_under
 
@@ -97,7 +97,7 @@ def check_stages(config: Config, origins: Origins, checks: Sequence[SectionCheck
     if stages is None:
         return
     found = [Problem(f"{STAGES}.{i}.{key}", text) for i, key, text in _mistakes(config, stages, origins)]
-    yield from found or (*_without_effect(config, stages, origins), *_contradictions(config, checks))
+    yield from found or (*_without_effect(config, stages, origins), *_contradictions(config, origins, checks))
 
 
 def _mistakes(config: Config, stages: Sequence[Mapping[str, Any]], origins: Origins) -> Iterator[tuple[int, str, str]]:
@@ -127,15 +127,18 @@ def _without_effect(config: Config, stages: Sequence[Mapping[str, Any]], origins
     given = [dict(_settings(config, stage)) for stage in stages]
     everywhere = [key for key in given[0] if all(key in each for each in given)]
     set_with_them = origins.rank(STAGES)
+    or_choose = ", or choose: stage=1" if "stage" in type(config).model_fields else ""
     for key in dict.fromkeys([*everywhere, TOTAL_STEPS]):
         if origins.rank(key) >= set_with_them >= 0:
-            remedy = f"Set {STAGES}.0.{key} and so on" + (
-                ", or choose: stage=1" if "stage" in type(config).model_fields else ""
-            )
+            remedy = f"Set {STAGES}.0.{key} and so on{or_choose}"
             yield Problem(key, f"has no effect, since each stage has its own. {remedy}", origins.of(key))
+    sized = all(HALVED in each or each.get(FRAME_HW) is not None for each in given)
+    if sized and HALVED in origins.typed and HALVED not in everywhere:
+        remedy = f"Leave it out, or set {STAGES}.0.{FRAME_HW} and so on{or_choose}"
+        yield Problem(HALVED, f"has no effect, since each stage has frames of its own. {remedy}", origins.of(HALVED))
 
 
-def _contradictions(config: Config, checks: Sequence[SectionCheck]) -> Iterator[Problem]:
+def _contradictions(config: Config, origins: Origins, checks: Sequence[SectionCheck]) -> Iterator[Problem]:
     """What is wrong with a stage's config that is not wrong with the config itself."""
 
     def problems(one: Config) -> dict[tuple[str, str], None]:
@@ -145,7 +148,10 @@ def _contradictions(config: Config, checks: Sequence[SectionCheck]) -> Iterator[
     known = problems(config)
     for i, (given, stage) in enumerate(zip(_stages(config), _complete(config), strict=True)):
         one = _laid_over(config, stage)
-        told = {(each.key, each.message): None for each in check_typed_size({"dataset": one.dataset}, given)}
+        own = FRAME_HW in given or HALVED in given
+        remedy = f"add +{STAGES}.{i}.{FRAME_HW}=null" if own else f"add {FRAME_HW}=null"
+        sizes = check_typed_size(one.dataset, given if own else origins.typed, remedy)
+        told = {(each.key, each.message): None for each in sizes}
         for key, message in {**told, **problems(one)}:
             if (key, message) not in known:
                 inside = f"{STAGES}.{i}.{key}" if key in stage else f"{STAGES}.{i}"

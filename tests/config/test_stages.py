@@ -16,6 +16,12 @@ TWO = (
     " model: {backbone: {partition_split_32: 4}}}]"
 )
 
+HALF = "dataset.downsample_by_factor_2=true"
+FIRST_AS_THE_CONFIG = (
+    "training.stages=[{training: {max_steps: 3}}, {training: {max_steps: 3}, dataset: {frame_hw: [720, 1280]},"
+    " model: {backbone: {partition_split_32: 4}}}]"
+)
+
 
 def gen4(*overrides: str) -> list[str]:
     return ["dataset=gen4", "dataset.path=.", "model=maxvit_yolox/plain_lstm", *overrides]
@@ -86,12 +92,34 @@ def test_stages_that_were_typed_can_be_made_longer() -> None:
         ([TWO, "dataset.frame_hw=[360,640]"], "dataset.frame_hw\n      has no effect"),
         ([TWO, "training.lr_scheduler.total_steps=500000"], "training.lr_scheduler.total_steps\n      has no effect"),
         (["training.stages.0.batch_sise.train=3"], "there is no such key"),
+        ([TWO, HALF], "dataset.downsample_by_factor_2\n      has no effect, since each stage has frames of its own"),
+        ([TWO, HALF, "dataset.frame_hw=null"], "dataset.frame_hw\n      has no effect"),
+        (
+            [FIRST_AS_THE_CONFIG, "dataset.frame_hw=[540,960]", HALF],
+            "training.stages.0\n      dataset.downsample_by_factor_2 makes frames of [360, 640]",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_place(overrides: list[str], told: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_train_config(gen4(*overrides))
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sizes"),
+    [
+        ([FIRST_AS_THE_CONFIG, HALF], [(360, 640), (720, 1280)]),
+        # a size that all stages replace, or that a remedy replaces, contradicts nothing
+        ([FIRST_AS_THE_CONFIG, "dataset.frame_hw=null", HALF], [(360, 640), (720, 1280)]),
+        ([TWO, "+training.stages.0.dataset.frame_hw=null", HALF], [(360, 640), (720, 1280)]),
+    ],
+)
+def test_a_size_typed_beside_stages_counts_where_a_stage_has_none(
+    overrides: list[str], sizes: list[tuple[int, int]]
+) -> None:
+    config = load_train_config(gen4(*overrides))
+    assert [stage_config(config, number).dataset.loaded_hw for number in (1, 2)] == sizes
 
 
 def test_a_file_that_sets_stages_and_what_they_all_replace_is_refused(tmp_path: Path) -> None:
