@@ -99,6 +99,7 @@ class CheckpointWriter(BoundaryCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._validation_pending:  # the one at the very end was cut short: the resumed run had nothing to train
+            pl_module.to(trainer.strategy.root_device)  # which Lightning has taken it from by now
             _run_missed_validation(trainer)
         if self._stage.is_staged and self.last is not None:
             self.of_stage = self._keep_as_stage(trainer, self.last)

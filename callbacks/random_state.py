@@ -19,7 +19,8 @@ class RandomState(Callback):
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["random_state"] = gather_objects(_random_state())
+        own = _random_state() if self._restored is None else self._restored  # no step has been made
+        checkpoint["random_state"] = gather_objects(own)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("random_state", [])

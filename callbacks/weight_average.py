@@ -26,7 +26,7 @@ class WeightAverage(Callback):
 
     def __init__(self, decay: float) -> None:
         self._decay = decay
-        self._weights: dict[str, Tensor] = {}  # the module's own
+        self._weights: dict[str, Tensor] = {}  # the module's own while it trains
         self._average: dict[str, Tensor] = {}
         self._restored: dict[str, Tensor] = {}
         self._interchanged = False
@@ -34,13 +34,16 @@ class WeightAverage(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint.get(AVERAGE, {})
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        state = pl_module.state_dict()
-        self._weights = {name: value for name, value in state.items() if value.is_floating_point()}
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not at the training's start: where all steps are done there is none, but a validation may be left to make
         self._average = {
-            name: self._restored.get(name, value).to(value.device, copy=True) for name, value in self._weights.items()
+            name: self._restored.get(name, value).to(value.device, copy=True)
+            for name, value in _averaged(pl_module).items()
         }
         self._restored = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weights = _averaged(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,22 +55,27 @@ class WeightAverage(Callback):
         torch._foreach_lerp_(list(self._average.values()), list(self._weights.values()), 1 - decay)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._interchange()
+        self._interchange(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._interchange()
+        self._interchange(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._interchanged:  # stopped inside a validation; the writer is about to save
-            self._interchange()
+            self._interchange(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[LAST_STEP] = checkpoint[WEIGHTS]
         checkpoint[WEIGHTS] = {**checkpoint[WEIGHTS], **self._average}
 
-    def _interchange(self) -> None:
+    def _interchange(self, module: LightningModule) -> None:
         self._interchanged = not self._interchanged
-        for name, weights in self._weights.items():
+        for name, weights in _averaged(module).items():
             before = weights.clone()
             weights.copy_(self._average[name])
             self._average[name].copy_(before)
+
+
+def _averaged(module: LightningModule) -> dict[str, Tensor]:
+    """The module's own tensors, not copies."""
+    return {name: value for name, value in module.state_dict().items() if value.is_floating_point()}

@@ -31,6 +31,7 @@ def averaged(callback: WeightAverage, module: Module) -> tuple[dict[str, Any], d
 def test_the_average_is_that_of_a_loop_by_hand_and_validation_sees_it() -> None:
     callback, module, expected = WeightAverage(0.5), Module(), 0.0
     module.set(0)
+    callback.on_fit_start(None, module)
     callback.on_train_start(None, module)
     for step in range(1, 9):
         module.set(step)

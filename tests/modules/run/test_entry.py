@@ -20,6 +20,7 @@ from config.errors import UserError
 from config.loading import load_validation_config
 from config.schema import ValidationConfig
 from models.layers.kernels import describe_kernels
+from models.weights.search import LAST_STEP, WEIGHTS
 from modules.detection import DetectionModule
 from modules.evaluation.evaluator import Evaluation, EvaluationResult
 from modules.run.checkpoint_file import AtomicCheckpointIO, read_checkpoint
@@ -111,7 +112,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
     [
         (("validation.val_check_interval=4", "training.ema_decay=0.9"), 4),
         (("validation.val_check_interval=null", "validation.check_val_every_n_epoch=1"), 6),  # the first epoch's end
-        (("validation.val_check_interval=8",), 8),  # the end of the training
+        (("validation.val_check_interval=8", "training.ema_decay=0.9"), 8),  # the end of the training
     ],
 )
 def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
@@ -142,6 +143,9 @@ def test_a_stop_inside_validation_saves_and_the_validation_is_made_up_for(
         assert (stopped / "checkpoints" / name).is_file()
     assert losses(stopped) == losses(unbroken)
     assert len(losses(stopped)) == 8
+    ends = [read_checkpoint(run / "checkpoints" / results["last_checkpoint"]) for run in (unbroken, stopped)]
+    for weights in (name for name in (WEIGHTS, LAST_STEP) if name in ends[0]):
+        assert all(torch.equal(value, ends[1][weights][name]) for name, value in ends[0][weights].items()), weights
 
 
 def test_an_older_checkpoint_s_run_leaves_the_later_ones_behind(start, tmp_path: Path) -> None:
