@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from callbacks.checkpoint import CheckpointWriter
 from config.errors import UserError
 from config.schema import ValidationConfig
+from config.stages import stage_config
 from data.loader import LoaderWatch
 from modules.detection import of_ours
 from modules.early_stopping import validations_of
@@ -49,9 +50,6 @@ class RunRecord(Callback):
         self.train_seconds = 0.0
         self.train_steps = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch_started = time.perf_counter()
         _log(pl_module, "lr", of_ours(pl_module).learning_rate)
@@ -86,7 +84,10 @@ class RunRecord(Callback):
     def end_stage(
         self, stage: Stage, step: int, checkpoint: Path | None, at_last: dict[str, Any] | None = None
     ) -> None:
-        """Note what came out of a stage: its checkpoint, its own last validation, and that of the last one's frames."""
+        """Note what came out of a stage: its checkpoint, its own last validation, and that of the last one's frames.
+
+        Which stage is the last may have changed since, so the size of its frames is told, too.
+        """
         measured = [entry["AP"] for entry in self.history if entry["step"] == step and entry["AP"] >= 0]
         self.stages.append(
             {
@@ -97,6 +98,7 @@ class RunRecord(Callback):
                 "checkpoint": checkpoint.name if checkpoint else None,
                 "AP": measured[-1] if measured else None,
                 "at_last_stage": at_last,
+                "last_stage_frame_hw": list(stage_config(stage.run, stage.of).dataset.loaded_hw),
             }
         )
 
@@ -109,7 +111,7 @@ class RunRecord(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
         self.stages = state_dict.get("stages", [])
-        self._seconds_before = state_dict["seconds"]
+        self._seconds_before, self._started = state_dict["seconds"], time.monotonic()
 
 
 def _log(pl_module: LightningModule, name: str, value: float) -> None:

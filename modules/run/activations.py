@@ -21,16 +21,21 @@ from models.backbone import Stage
 from modules.detection import DetectionModule
 
 _BYTES_PER_PARAMETER = 16  # the weight, its gradient and AdamW's two moments, float32
-_CHECKPOINTING = "training.activation_checkpointing"
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a training step keeps for its backward pass, as bytes a lane; the rest of a step comes on top."""
+    """What a training step keeps for its backward pass, as bytes a lane; the rest of a step comes on top.
+
+    Attributes:
+        config: of the run, or of a stage of it.
+        above: what stands before a key where it is typed: `+training.stages.1.` for the second stage.
+    """
 
     config: TrainConfig
     module: DetectionModule
     device: Device
+    above: str = ""
 
     @cached_property
     def per_lane(self) -> int:
@@ -75,13 +80,13 @@ class StepMemory:
         """Lines for `check=true`."""
         lanes, here = self.config.batch_size.train, f"{_mib(self._total(self.per_lane))} here"
         if not self.config.training.activation_checkpointing:
-            here += f", {_mib(self._total(self.per_lane_checkpointed))} with {_CHECKPOINTING}=true"
+            here += f", {_mib(self._total(self.per_lane_checkpointed))} with {self._checkpointing}"
         told = f"{here}; beside {_mib(self.fixed)} for weights, gradients and moments, and what a step needs in passing"
         rows = {"Backward": f"keeps about {told}"}
         if self.device.accelerator == "cpu":
             plain, saving = (self.of_lane(checkpointing, half=True) * lanes for checkpointing in (False, True))
             rows["On a GPU"] = (
-                f"about {_mib(plain)}, {_mib(saving)} with {_CHECKPOINTING}=true, in 16 bits: from shapes, not "
+                f"about {_mib(plain)}, {_mib(saving)} with {self._checkpointing}, in 16 bits: from shapes, not "
                 "measured; its time is open"
             )
         return rows
@@ -116,14 +121,22 @@ class StepMemory:
         lanes, accumulated = self.config.batch_size.train, self.config.training.accumulate_grad_batches
         least = 2 if self.config.dataset.train.sampling == "mixed" else 1
         own = self.config.training.activation_checkpointing
-        ways = [("", self.per_lane), *([] if own else [(f"{_CHECKPOINTING}=true ", self.per_lane_checkpointed)])]
+        ways = [
+            ("", self.per_lane),
+            *([] if own else [(f"{self._checkpointing} ", self.per_lane_checkpointed)]),
+        ]
         for words, per_lane in ways:
             for fewer in (each for each in range(lanes, least - 1, -1) if lanes % each == 0):
                 if (words or fewer < lanes) and (free is None or self.fixed + fewer * per_lane <= free):
-                    batch = f"batch_size.train={fewer} training.accumulate_grad_batches={accumulated * lanes // fewer}"
+                    batch = f"{self.above}batch_size.train={fewer}"
+                    batch += f" {self.above}training.accumulate_grad_batches={accumulated * lanes // fewer}"
                     needs = f"(about {_mib(fewer * per_lane)})"
                     yield f"{words}{batch if fewer < lanes else ''}".strip() + f" {needs}"
                     break
+
+    @property
+    def _checkpointing(self) -> str:
+        return f"{self.above}training.activation_checkpointing=true"
 
     def _total(self, per_lane: int) -> int:
         return per_lane * self.config.batch_size.train

@@ -69,14 +69,18 @@ def _named(metrics: dict[str, float | None]) -> dict[str, float | None]:
 Validation = Annotated[dict[str, float | None], AfterValidator(_named)]
 
 
+_Size = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+
+
 class _EndedStage(_Part):
     stage: PositiveInt
     first_step: Count
     last_step: Count
-    frame_hw: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    frame_hw: _Size
     checkpoint: str | None
     AP: float | None
     at_last_stage: dict[str, float | None] | None
+    last_stage_frame_hw: _Size | None = None  # older ones lack it
 
 
 class _Record(_Part):

@@ -21,7 +21,7 @@ from config.stages import stage_config
 from data.loader import kill_workers
 from models.weights.pretrained import load_into
 from modules.data import EventDataModule
-from modules.detection import DetectionModule
+from modules.detection import DetectionModule, of_ours
 from modules.run.checkpoint_file import read_checkpoint
 from modules.run.folder import RunFolder
 from modules.run.loggers import expect_more
@@ -49,6 +49,8 @@ class _StageBefore(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not of_ours(pl_module).accumulation.between_steps:
+            return
         metrics, self._metrics = {name: value for name, value in self._metrics.items() if value is not None}, {}
         for logger in trainer.loggers if metrics else ():
             logger.log_metrics(metrics, trainer.global_step - 1)
@@ -91,6 +93,7 @@ class Course:
         """
         if prepared is None:
             assert checkpoint is not None, "what has ended has left one"
+            self.record.load_state_dict(read_checkpoint(checkpoint)["callbacks"]["RunRecord"])
             stage, prepared = self.next_stage(stage, checkpoint)
             checkpoint = None
         while True:
@@ -128,7 +131,6 @@ class Course:
             left = last.with_name(name_of_stage(stage, epoch, step))
             if is_first_process() and not left.is_file():
                 keep_under(last, left)
-            self.record.load_state_dict(content["callbacks"]["RunRecord"])
             self.record.end_stage(stage, step, left, self._on_last_frames(stage, last))
             following = stage.following(step)
             say(*about_change(stage, following))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,14 +27,19 @@ from modules.run.meeting import company
 from modules.run.processes import world_size
 from modules.run.requeue import job_names
 from modules.run.writing import write_json
+from modules.stage import Stage
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "numpy", "h5py", "pycocotools", "wandb")
 
 
 def write_description(
-    folder: Path, argv: Sequence[str], config: Config, device: Device, splits: Sequence[SplitIndex]
+    folder: Path, argv: Sequence[str], config: Config, device: Device, data: Mapping[str, Any]
 ) -> None:
-    """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay."""
+    """Write command.txt, config.yaml and environment.json into a folder; earlier commands of a resumed run stay.
+
+    Args:
+        data: what is read, as `describe_split` or `describe_stages` tell it.
+    """
     command = shlex.join(["python", *argv])
     with (folder / "command.txt").open("a") as file:
         file.write(command + "\n")
@@ -43,7 +49,6 @@ def write_description(
     patch = _git("diff", "HEAD")
     if patch:
         (folder / "uncommitted.patch").write_text(patch)
-    data = {split.split.name: describe_split(split) for split in splits}
     launch, fellows = read_launch(), company()
     content = {
         **describe_environment(),
@@ -95,6 +100,30 @@ def describe_split(split: SplitIndex) -> dict[str, Any]:
         "boxes_per_class": split.class_counts.sum(axis=0).tolist(),
         "digest": digest.hexdigest()[:16],
     }
+
+
+def describe_stage(stage: Stage, splits: Sequence[SplitIndex]) -> dict[str, Any]:
+    """Return what a run reads, or a stage of it."""
+    told = {split.split.name: describe_split(split) for split in splits}
+    return (
+        {"stage": stage.number, "frame_hw": list(stage.config.dataset.loaded_hw), **told} if stage.is_staged else told
+    )
+
+
+def describe_stages(folder: Path, found: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return what all stages of a run read, as found by number; the others, which have ended, as `folder` has them."""
+    earlier = {each["stage"]: each for each in _recorded_stages(folder / "environment.json")}
+    known = {number: each for number, each in earlier.items() if number < min(found)}
+    return {"stages": [each for _, each in sorted({**known, **found}.items())]}
+
+
+def _recorded_stages(path: Path) -> list[dict[str, Any]]:
+    try:
+        stages = json.loads(path.read_text())["dataset"]["stages"]
+    except (OSError, ValueError, LookupError, TypeError):  # of a run that is new, or had no such record
+        return []
+    told = stages if isinstance(stages, list) else []
+    return [each for each in told if isinstance(each, dict) and isinstance(each.get("stage"), int)]
 
 
 def _git(*arguments: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import CheckpointWriter
@@ -21,40 +21,34 @@ from callbacks.under_way import UnderWay
 from callbacks.visualization import DetectionPictures
 from config.errors import SharedError, UserError
 from config.hardware import Device
-from config.launch import read_launch
-from config.schema import Config, TrainConfig, ValidationConfig
-from data.checks.dataset import require_usable
+from config.schema import TrainConfig, ValidationConfig
 from data.loader import LoaderWatch, explain_loader_failure, is_loader_failure, kill_workers
-from models.weights.pretrained import Wanted, load_into
 from modules.data import EventDataModule, Split, data_of
-from modules.detection import DetectionModule, callbacks_of
+from modules.detection import DetectionModule, callbacks_of, of_ours
 from modules.evaluation.variants import Variants
 from modules.pictures.figures import write_confusion_matrix
 from modules.reports.protocols import protocols_table
-from modules.run.checkpoint_check import check_resumable
-from modules.run.class_weights import weigh_classes
 from modules.run.course import Course
-from modules.run.description import write_description
+from modules.run.description import describe_split, describe_stage, describe_stages, write_description
+from modules.run.disk import room_for_results
 from modules.run.folder import RunFolder, run_of_checkpoint
 from modules.run.loggers import build_loggers
 from modules.run.meeting import company, together
-from modules.run.preflight import check_disk_space, check_run, room_for_results
+from modules.run.preflight import check_training
+from modules.run.preparation import load_weights, open_data, prepare, with_seed
 from modules.run.processes import is_first_process, is_lightnings_child, leave_group, share
 from modules.run.requeue import slurm_job
 from modules.run.resuming import (
-    about_average,
-    check_frozen_parts,
-    kept_seed,
     leave_later_history_behind,
     nothing_to_do,
     open_run,
 )
-from modules.run.stages import carry_over, check_later_stages, for_checkpoint, stage_to_resume
+from modules.run.stages import check_later_stages, for_checkpoint, stage_to_resume
 from modules.run.start import device_of, fellows_of, prepare_process, say
 from modules.run.summary import print_training_summary, print_validation_summary
 from modules.run.trainer import evaluation_trainer
 from modules.run.writing import goes_on_without
-from modules.stage import Stage, size
+from modules.stage import Stage
 
 
 def train(config: TrainConfig, argv: list[str]) -> int:
@@ -74,7 +68,7 @@ def train(config: TrainConfig, argv: list[str]) -> int:
 def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int:
     device = device_of(config)
     if config.check:
-        return _check(config, device, argv)
+        return check_training(config, device, argv)
     run, checkpoint = open_run(config, argv)
     stage = stage_to_resume(config, checkpoint)
     finished = nothing_to_do(stage, run, checkpoint) if checkpoint is not None else None
@@ -85,29 +79,19 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
     if config.training.requeue and slurm_job() is None:
         say("training.requeue=true, but this is no SLURM job: nothing will start it again")
     say(*device.notes, f"Run folder: {run.path}", *([f"Going on from {checkpoint}"] if checkpoint else []))
-    config = _with_seed(config, checkpoint)
+    config = with_seed(config, checkpoint)
     stage = replace(stage, run=config)
 
-    def record(data: EventDataModule) -> None:
-        if is_first_process():
-            write_description(run.path, argv, config, device, [data.index("train"), data.index("val")])
-
-    def record_resumed(trainer: Trainer, checkpoint: Path) -> None:
-        leave_later_history_behind(run, checkpoint, trainer.loggers)
-        for callback in callbacks_of(trainer):
-            if isinstance(callback, CheckpointWriter):
-                callback.find_last()
-        record(data_of(trainer))
-
+    description = _Description(run, argv, config, device)
     with run.kept_if_the_start_works() if is_first_process() else contextlib.nullcontext():
         if not stage.is_last:
-            check_later_stages(stage, _open_data)
-        prepared = _prepare(stage, run, signals.watch, resumed=checkpoint) if finished is None else None
+            description.read |= check_later_stages(stage, open_data)
+        prepared = prepare(stage, run, signals.watch, resumed=checkpoint) if finished is None else None
         if checkpoint is None and prepared is not None:
-            record(prepared[0])
-    later = partial(_prepare, run=run, watch=signals.watch)
+            description.write(prepared[0], stage)
+    later = partial(prepare, run=run, watch=signals.watch)
     course = Course(device, run, signals, build_loggers(config, run), later)
-    more = [UnderWay(partial(record_resumed, checkpoint=checkpoint))] if checkpoint is not None else []
+    more = [UnderWay(partial(description.write_resumed, checkpoint))] if checkpoint is not None else []
     status = _fit(signals, run, lambda: course.train(stage, prepared, checkpoint, more))
     leave_group(course.launcher)
     if is_first_process():
@@ -116,53 +100,34 @@ def _train(config: TrainConfig, argv: list[str], signals: SignalHandling) -> int
     return status
 
 
-def _open_data(config: Config, splits: tuple[Split, ...], watch: LoaderWatch | None = None) -> EventDataModule:
-    if read_launch().local_rank == 0:  # the others of its node would read the same
-        damaged = config.training.max_damaged_chunks if isinstance(config, TrainConfig) else 0
-        require_usable(config.dataset, splits, max_damaged_chunks=damaged)
-    return EventDataModule(config, watch)
+@dataclass
+class _Description:
+    """Writes what the run is into its folder: before a new one's first step, and once a resumed one is under way.
 
-
-def _prepare(
-    stage: Stage, run: RunFolder, watch: LoaderWatch, resumed: Path | None = None, earlier: Path | None = None
-) -> tuple[EventDataModule, DetectionModule]:
-    """What trains a stage, from the checkpoint that it resumes from, or from the last one of the stage before.
-
-    Everything that may be found wrong before the run folder is touched.
+    Attributes:
+        read: what each stage that is still to be trained reads, by its number.
     """
-    if stage.is_staged:
-        seed_everything(stage.seed, verbose=False)
-    data = together(lambda: _open_data(stage.data_config, ("train", "val"), watch))
-    for split in ("train", "val"):
-        data.share_index(split)
-    return data, together(lambda: _make_module(stage, run, data, resumed, earlier))
 
+    run: RunFolder
+    argv: list[str]
+    config: TrainConfig
+    device: Device
+    read: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-def _make_module(
-    stage: Stage, run: RunFolder, data: EventDataModule, resumed: Path | None, earlier: Path | None
-) -> DetectionModule:
-    config = stage.config
-    module = DetectionModule(config, stage)
-    say(*weigh_classes(config, data, module))
-    if earlier is not None:
-        say(*carry_over(module, earlier, stage))
-    elif config.weights is not None:
-        _load_weights(module, config.weights, config)
-    if config.training.freeze:
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in module.parameters())
-        say(f"Frozen: {', '.join(config.training.freeze)}; {trained:,} of {total:,} parameters are trained")
-    if resumed is not None:
-        check_frozen_parts(config, resumed)
-        say(*about_average(config, resumed))
-        check_resumable(resumed, module)
-    data.check_shared_memory("train")
-    data.require_tracks()
-    if config.validation.limit_val_batches:
-        data.check_shared_memory("val")
-    already_there = len(list(run.checkpoints.glob("*.ckpt")))
-    check_disk_space(config, module, already_there, more_stages=stage.of - stage.number)
-    return module
+    def write(self, data: EventDataModule, stage: Stage) -> None:
+        if is_first_process():
+            self.read[stage.number] = describe_stage(stage, [data.index("train"), data.index("val")])
+            told = describe_stages(self.run.path, self.read) if stage.is_staged else self.read[stage.number]
+            write_description(self.run.path, self.argv, self.config, self.device, told)
+
+    def write_resumed(self, checkpoint: Path, trainer: Trainer) -> None:
+        leave_later_history_behind(self.run, checkpoint, trainer.loggers)
+        for callback in callbacks_of(trainer):
+            if isinstance(callback, CheckpointWriter):
+                callback.find_last()
+        stage = of_ours(trainer.lightning_module).stage
+        assert stage is not None, "a training's module has one"
+        self.write(data_of(trainer), stage)
 
 
 def _fit(signals: SignalHandling, run: RunFolder, fit: Callable[[], None]) -> int:
@@ -204,20 +169,20 @@ def _validate(config: ValidationConfig, argv: list[str]) -> int:
     config, notes = together(lambda: for_checkpoint(config))
     say(*device.notes, *notes)
     split: Split = "test" if config.use_test_set else "val"
-    data = together(lambda: _open_data(config, (split,)))
+    data = together(lambda: open_data(config, (split,)))
     data.share_index(split)
 
-    def prepare() -> DetectionModule:
+    def make() -> DetectionModule:
         data.check_shared_memory(split)
         module = DetectionModule(config)
-        _load_weights(module, config.checkpoint, config)
+        load_weights(module, config.checkpoint, config)
         return module
 
-    module = together(prepare)
+    module = together(make)
     folder = Path(share("VALIDATION_FOLDER", lambda: str(_validation_folder(config))))
     if is_first_process():
         index = data.index(split)
-        write_description(folder, argv, config, device, [index])
+        write_description(folder, argv, config, device, {split: describe_split(index)})
         say(*room_for_results(folder, len(index.label_frame)))
     settings = config.logging.validation.high_dim
     module.variants = Variants(config.dataset, config.evaluation, config.model.postprocess)
@@ -258,43 +223,6 @@ def _refusals_as_user_errors() -> Generator[None]:
             "batch normalisation has one value to take a mean of: a batch had one labelled frame, and its smallest map "
             "is one cell. Take a larger batch_size.train, or a larger resolution"
         ) from error
-
-
-def _check(config: TrainConfig, device: Device, argv: list[str]) -> int:
-    say(*device.notes)
-    stage, hours = Stage(_with_seed(config, checkpoint=None)), 0.0
-    while True:
-        config = stage.config
-        if stage.is_staged:
-            say(f"\nStage {stage.number} of {stage.of}, on frames of {size(config)}")
-            seed_everything(stage.seed, verbose=False)
-        require_usable(config.dataset, max_damaged_chunks=config.training.max_damaged_chunks)
-        data, module = EventDataModule(stage.data_config), DetectionModule(config, stage)
-        say(*weigh_classes(config, data, module))
-        data.require_tracks()
-        hours += check_run(config, device, data, module, argv, stages=stage.of)
-        if stage.is_last:
-            break
-        stage = stage.following()
-    if stage.is_staged:
-        say(f"\nAll {stage.of} stages: about {hours:.1f} h, without validation")
-    return 0
-
-
-def _load_weights(module: DetectionModule, path: Path, config: Config) -> None:
-    for line in load_into(module.detector, config.model, path, Wanted.of(config)):
-        say(line)
-
-
-def _with_seed(config: TrainConfig, checkpoint: Path | None) -> TrainConfig:
-    """Draw a seed where none is set, or take the resumed run's, so that the config names what was used."""
-    seed = config.reproduce.seed_everything
-    if seed is None:
-        kept = kept_seed(checkpoint)
-        seed = share("SEED", lambda: secrets.randbelow(2**31)) if kept is None else kept
-    seed_everything(seed, verbose=False)
-    reproduce = config.reproduce.model_copy(update={"seed_everything": seed})
-    return config.model_copy(update={"reproduce": reproduce})
 
 
 def _validation_folder(config: ValidationConfig) -> Path:

@@ -19,7 +19,10 @@ from models.weights.pretrained import Wanted, load_into, load_weights
 from modules.data import EventDataModule, Split
 from modules.detection import DetectionModule
 from modules.run.checkpoint_file import read_checkpoint
+from modules.run.class_weights import weigh_classes
+from modules.run.description import describe_stage
 from modules.run.meeting import together
+from modules.run.processes import is_first_process
 from modules.stage import Stage, size, stage_in
 
 T = TypeVar("T")
@@ -72,15 +75,24 @@ def carry_over(module: DetectionModule, checkpoint: Path, stage: Stage) -> list[
     ]
 
 
-def check_later_stages(stage: Stage, open_data: Callable[[TrainConfig, tuple[Split, ...]], EventDataModule]) -> None:
-    """Before the first step: data and network of all stages that follow. Raises UserError, which names the stage."""
+def check_later_stages(
+    stage: Stage, open_data: Callable[[TrainConfig, tuple[Split, ...]], EventDataModule]
+) -> dict[int, dict[str, Any]]:
+    """Before the first step: data and network of all stages that follow.
+
+    Returns what each of them reads, by its number. Raises UserError, which names the stage.
+    """
+    found: dict[int, dict[str, Any]] = {}
     before: dict[str, Tensor] = DetectionModule(stage.config).state_dict()
     while not stage.is_last:
         stage = stage.following()
-        data = together(partial(_named, stage, partial(open_data, stage.data_config, ("train", "val"))))
+        data = together(partial(named, stage, partial(open_data, stage.data_config, ("train", "val"))))
         for split in ("train", "val"):
             data.share_index(split)
-        before = together(partial(_named, stage, partial(_check_stage, stage, data, before)))
+        if is_first_process():
+            found[stage.number] = describe_stage(stage, [data.index("train"), data.index("val")])
+        before = together(partial(named, stage, partial(_check_stage, stage, data, before)))
+    return found
 
 
 def _check_stage(stage: Stage, data: EventDataModule, before: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,9 +100,12 @@ def _check_stage(stage: Stage, data: EventDataModule, before: dict[str, Tensor])
     config = stage.config
     data.training_plan()
     data.check_shared_memory("train")
+    data.require_tracks()
     if config.validation.limit_val_batches:
         data.check_shared_memory("val")
-    own = DetectionModule(config).state_dict()
+    module = DetectionModule(config)
+    list(weigh_classes(config, data, module))  # told when the stage begins
+    own = module.state_dict()
     frozen = tuple(f"detector.{name}." for name in frozen_modules(config.training.freeze))
     new = [name for name in compare(before, own, aligned=True).new if name.startswith(frozen)] if frozen else []
     if new:
@@ -99,10 +114,13 @@ def _check_stage(stage: Stage, data: EventDataModule, before: dict[str, Tensor])
     return own
 
 
-def _named(stage: Stage, do: Callable[[], T]) -> T:
+def named(stage: Stage, do: Callable[[], T]) -> T:
+    """What is wrong with a stage says which one it is."""
     try:
         return do()
     except UserError as error:
+        if not stage.is_staged:
+            raise
         raise UserError(f"stage {stage.number} of {stage.of}: {error}") from error
 
 

@@ -80,7 +80,8 @@ def _about_stage(run: RunFolder, stage: dict[str, Any]) -> str:
     height, width = stage["frame_hw"]
     found = [f"val/AP {_rounded(stage['AP'])} at {width} x {height}"]
     if stage["at_last_stage"] is not None:
-        found.append(f"{_rounded(stage['at_last_stage'].get('AP'))} on the last stage's frames")
+        height, width = stage.get("last_stage_frame_hw") or ("?", "?")
+        found.append(f"{_rounded(stage['at_last_stage'].get('AP'))} on the last stage's frames of {width} x {height}")
     return f"{run.checkpoints / stage['checkpoint']}  ({', '.join(found)})"
 
 

@@ -49,14 +49,54 @@ def training_trainer(
 
     `more` precede the writer. Steps are counted on from those that the run had before.
     """
-    config = stage.config
+    config, interval = stage.config, stage.config.validation.val_check_interval
     io = AtomicCheckpointIO()
     writer = CheckpointWriter(run.checkpoints, stage, io, signals)
+    hardware = hardware_arguments(config, device)
+    hardware["plugins"].append(io)
+    trainer = Trainer(
+        **hardware,
+        default_root_dir=run.path,  # where Lightning looks for checkpoints of its own, in a SLURM job
+        max_steps=stage.max_steps,
+        max_epochs=config.training.max_epochs,
+        accumulate_grad_batches=config.training.accumulate_grad_batches,
+        limit_train_batches=config.training.limit_train_batches,
+        limit_val_batches=config.validation.limit_val_batches,
+        val_check_interval=interval,
+        check_val_every_n_epoch=None if interval is not None else config.validation.check_val_every_n_epoch,
+        gradient_clip_val=config.training.gradient_clip_val or None,
+        gradient_clip_algorithm="value",
+        log_every_n_steps=config.logging.train.log_every_n_steps,
+        logger=loggers,
+        callbacks=_callbacks(stage, device, run, signals, record, more, writer),
+        profiler=_profiler(
+            config.training.profiler, run.path / "profile" / (f"stage={stage.number}" if stage.is_staged else "")
+        ),
+        num_sanity_val_steps=0,
+        benchmark=config.reproduce.benchmark,
+        deterministic=config.reproduce.deterministic_flag,
+    )
+    if stage.first_step:
+        _count_from(trainer, stage.first_step)
+        writer.find_last()
+    return trainer, writer
+
+
+def _callbacks(
+    stage: Stage,
+    device: Device,
+    run: RunFolder,
+    signals: SignalHandling,
+    record: RunRecord,
+    more: Sequence[Callback],
+    writer: CheckpointWriter,
+) -> list[Callback]:
+    """In the order in which Lightning calls them."""
+    config, interval = stage.config, stage.config.validation.val_check_interval
     settings = config.logging.validation.high_dim
     pictures = DetectionPictures(run.path / "pictures", settings.n_samples, config.dataset)
-    interval = config.validation.val_check_interval
     every = 1 if device.accelerator == "cpu" else config.logging.train.log_every_n_steps
-    callbacks: list[Callback] = [
+    return [
         signals,
         *([ValidationInSteps(interval)] if interval is not None else []),
         *([ValidationAtLastStep()] if stage.is_staged else []),
@@ -74,34 +114,6 @@ def training_trainer(
         *([Requeue(run.run_id, lambda: writer.last)] if config.training.requeue else []),
         ConfusionMedia(run.path / "confusion_matrix"),
     ]
-    hardware = hardware_arguments(config, device)
-    hardware["plugins"].append(io)
-    trainer = Trainer(
-        **hardware,
-        default_root_dir=run.path,  # where Lightning looks for checkpoints of its own, in a SLURM job
-        max_steps=stage.max_steps,
-        max_epochs=config.training.max_epochs,
-        accumulate_grad_batches=config.training.accumulate_grad_batches,
-        limit_train_batches=config.training.limit_train_batches,
-        limit_val_batches=config.validation.limit_val_batches,
-        val_check_interval=interval,
-        check_val_every_n_epoch=None if interval is not None else config.validation.check_val_every_n_epoch,
-        gradient_clip_val=config.training.gradient_clip_val or None,
-        gradient_clip_algorithm="value",
-        log_every_n_steps=config.logging.train.log_every_n_steps,
-        logger=loggers,
-        callbacks=callbacks,
-        profiler=_profiler(
-            config.training.profiler, run.path / "profile" / (f"stage={stage.number}" if stage.is_staged else "")
-        ),
-        num_sanity_val_steps=0,
-        benchmark=config.reproduce.benchmark,
-        deterministic=config.reproduce.deterministic_flag,
-    )
-    if stage.first_step:
-        _count_from(trainer, stage.first_step)
-        writer.find_last()
-    return trainer, writer
 
 
 def _count_from(trainer: Trainer, step: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from callbacks.run_record import StoredResults
+from callbacks.run_record import RunRecord, StoredResults
 from config.errors import UserError
+from data.loader import LoaderWatch
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
 
 
@@ -35,3 +36,19 @@ def test_results_that_the_disk_has_no_room_for_end_a_validation_after_all_else(
     whole.on_test_end(trainer, module)
     whole.raise_if_lost()
     assert (tmp_path / "frames.csv").is_file()
+
+
+def test_a_run_s_duration_includes_what_comes_between_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("callbacks.run_record.time.monotonic", lambda: clock.now)
+    record, nothing = RunRecord(LoaderWatch()), cast(Any, None)
+    clock.now = 160  # trained
+    state = record.state_dict()
+    clock.now = 190  # the validation on the last stage's frames
+    record.on_fit_start(nothing, nothing)
+    assert record.duration() == 90
+    resumed = RunRecord(LoaderWatch())
+    clock.now = 500
+    resumed.load_state_dict(state)
+    clock.now = 510
+    assert resumed.duration() == 70

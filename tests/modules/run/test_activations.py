@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,5 +75,11 @@ def test_what_cannot_fit_is_refused_with_settings_that_do(
         with pytest.raises(UserError, match=r"^batch_size\.train=4 at 12 x 8 keeps about 400 MiB") as refused:
             require_room(lanes)
         assert str(refused.value).endswith(f"less with {remedies.format('training.activation_checkpointing')}")
+    in_stage = replace(memory, above="+training.stages.1.")
+    in_stage.__dict__.update(per_lane=100 << 20, per_lane_checkpointed=40 << 20)
+    monkeypatch.setattr(FREE, lambda: Free(memory.fixed + (100 << 20)))
+    keys = ("training.activation_checkpointing=true", "batch_size.train=2", "training.accumulate_grad_batches=2")
+    with pytest.raises(UserError, match=" ".join(rf"\+training\.stages\.1\.{re.escape(key)}" for key in keys)):
+        in_stage.require_room()
     with pytest.raises(UserError, match=r"Tried 9 GiB\. It needs less with"), memory.out_of_memory_told():
         raise torch.OutOfMemoryError("Tried 9 GiB. GPU 0 has less")

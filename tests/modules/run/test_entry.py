@@ -180,7 +180,7 @@ def test_a_run_killed_after_its_validation_knows_its_best_checkpoint(
 
 def test_checkpoints_that_are_there_already_need_no_more_space(start, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("checkpoint.keep_best=1", "validation.limit_val_batches=0")
-    monkeypatch.setattr("modules.run.preflight.checkpoint_bytes", lambda *_: 100_000)
+    monkeypatch.setattr("modules.run.disk.checkpoint_bytes", lambda *_: 100_000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=250_000))
     with pytest.raises(UserError, match="3 checkpoints need"):
         start("training.max_steps=2", *options)
@@ -219,7 +219,7 @@ def test_a_start_that_fails_leaves_no_folder(start, tmp_path: Path) -> None:
 
 
 def test_a_signal_during_the_start_leaves_no_folder(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modules.run.entry.require_usable", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("modules.run.preparation.require_usable", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as exit_:
         start("training.max_steps=2")
     assert exit_.value.code == 128 + signal.SIGTERM
@@ -237,7 +237,7 @@ def test_a_resume_that_fails_moves_no_checkpoint(start, tmp_path: Path, monkeypa
     def refuse(*_: object, **__: object) -> None:
         raise UserError("the disk is full")
 
-    monkeypatch.setattr("modules.run.entry.check_disk_space", refuse)
+    monkeypatch.setattr("modules.run.preparation.check_disk_space", refuse)
     with pytest.raises(UserError, match="the disk is full"):
         start("training.max_steps=6", *options, f"resume={older}")
     assert sorted(step_of(path) for path in older.parent.rglob("*.ckpt")) == [3, 6]

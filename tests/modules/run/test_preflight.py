@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from config.errors import UserError
-from modules.run.preflight import room_for_results
 from tests.runs import Start
 
 
@@ -31,8 +30,7 @@ def test_check_refuses_labels_that_the_start_would_refuse(start: Start) -> None:
         start("check=true", "dataset.data_augmentation.stream.copy_paste.prob=0.1")
 
 
-def test_a_word_where_results_may_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert room_for_results(tmp_path, 10) == []
-    monkeypatch.setattr("modules.run.preflight.shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
-    (line,) = room_for_results(tmp_path, 1000)
-    assert line.startswith(f"{tmp_path}: 1.0 MiB free, and predictions of 1,000 frames may take 22.9 MiB")
+def test_a_stage_that_does_not_fit_is_named(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.run.activations.psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    with pytest.raises(UserError, match=r"^stage 1 of 1: batch_size\.train=4 at 12 x 8 keeps"):
+        start("check=true", "training.stages=[{training: {max_steps: 3}}]")

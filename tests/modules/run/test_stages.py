@@ -90,6 +90,12 @@ def test_stages_follow_one_another_and_a_resume_anywhere_equals_the_unbroken_run
     assert start(*OPTIONS, "resume=latest", project="stopped") == 0
     stopped = run_folder(tmp_path, "stopped")
     check_equal(unbroken, stopped)
+    read, again = (json.loads((run / "environment.json").read_text())["dataset"] for run in (unbroken, stopped))
+    assert [(each["stage"], each["frame_hw"], each["train"]["sequences"]) for each in read["stages"]] == [
+        (1, [8, 12], 4),
+        (2, [16, 24], 4),
+    ]
+    assert again == read, "also where the run was resumed in its second stage"
     end = stopped / "checkpoints" / kept[0]
     assert start(*OPTIONS, f"resume={end}", project="stopped") == 0
     check_equal(unbroken, stopped)
