@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from modules.evaluation.variants import measure_protocols, protocols_dict
 from modules.pictures.figures import draw_curves
 from modules.run.folder import RunFolder
 from modules.run.memory import peak_memory_mb
+from modules.run.processes import is_first_process
 from modules.run.writing import goes_on_without, write_json
 from modules.stage import Stage
 
@@ -144,7 +146,7 @@ class ResultsFile(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self._record.train_steps and (self._run.path / "results.json").is_file():
             return  # a resumed run that did not get under way: what it had stands
-        self._write(trainer, pl_module, str(exception).splitlines()[0] if str(exception) else type(exception).__name__)
+        self._write(trainer, pl_module, _status(exception))
 
     @goes_on_without("results.json")
     def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
@@ -180,6 +182,18 @@ class ResultsFile(Callback):
             curves = draw_curves(metrics) if metrics.is_file() else None
             if curves is not None:
                 curves.save(path)
+
+
+def _status(exception: BaseException) -> str:
+    return str(exception).splitlines()[0] if str(exception) else type(exception).__name__
+
+
+@goes_on_without("results.json")
+def note_end_between_stages(run: RunFolder, exception: BaseException) -> None:
+    """There is no Trainer then whose callbacks would hear of it, and the run would pass for one that is running."""
+    path = run.path / "results.json"
+    if is_first_process() and path.is_file():
+        write_json(path, {**json.loads(path.read_text()), "status": _status(exception)})
 
 
 class StoredResults(Callback):

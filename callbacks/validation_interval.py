@@ -42,5 +42,6 @@ class ValidationAtLastStep(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step >= trainer.max_steps:
+        last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.global_step >= trainer.max_steps or (trainer.is_last_batch and last_epoch):
             trainer.val_check_batch, trainer.check_val_every_n_epoch = 1, None

@@ -17,6 +17,8 @@ from config.errors import UserError
 from modules.evaluation.results import StoredProtocol, read_predictions, read_results
 from modules.pictures.figures import draw_report
 from modules.reports.analysis import analyse
+from modules.reports.run_table import stages_of
+from modules.reports.stages import stages_table
 from modules.reports.tables import Table, figures_table, measured, sequences_table
 
 
@@ -53,6 +55,7 @@ def write_report(folder: Path) -> None:
         "sequences": sequences_table(
             "Sequences, the worst first", [asdict(each) for each in results.get("sequences", [])]
         ),
+        "stages": stages_table(stages_of(folder.parent)),
         "recall_by_size": analysis.by_size,
         "ap_by_time": analysis.by_time,
         "ap_by_event_rate": analysis.by_event_rate,
@@ -90,11 +93,12 @@ def _new(path: Path) -> Path:
 
 def _markdown(title: str, protocol: StoredProtocol, tables: dict[str, Table], intervals: Table | str) -> str:
     box_filter = protocol["box_filter_px"]
-    height, width = protocol["resolution_hw"]
+    (height, width), sensor = protocol["resolution_hw"], protocol.get("sensor_hw")
+    of_sensor = f", in pixels of these frames; the sensor has {sensor[1]} x {sensor[0]}" if sensor else ""
     thresholds = f"confidence threshold {protocol['confidence_threshold']}, NMS {protocol['nms_threshold']}"
     facts = [
         f"Boxes kept: side ≥ {box_filter['min_side']:g} px, diagonal ≥ {box_filter['min_diagonal']:g} px, "
-        f"later than {box_filter['skip_first_ms']:g} ms, at {width} x {height}.",
+        f"later than {box_filter['skip_first_ms']:g} ms, at {width} x {height}{of_sensor}.",
         f"Frames: {protocol['evaluated_frames']:,} with ground truth of {protocol['labelled_frames']:,} labelled.",
         f"Score: {protocol['score']}; {thresholds}.",
         f"Missed and false are counted at score ≥ {protocol['confusion_threshold']:g}. A dash: no ground truth.",

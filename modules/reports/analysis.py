@@ -70,7 +70,7 @@ def analyse(frames: LabelledFrames, protocol: StoredProtocol) -> Analysis:
 
 
 def recall_by_size(matches: Matches, sure_matches: Matches, threshold: float) -> Table:
-    """Share of boxes that are found, of all sizes; a size is the side of a square of the same area."""
+    """Share of boxes that are found, of all sizes: the side of a square of the same area, in the frames as loaded."""
     side_px = np.sqrt(matches.truth_xywh[:, 2] * matches.truth_xywh[:, 3])
     rows = []
     for low, high in pairwise(SIZE_EDGES_PX):
@@ -85,7 +85,7 @@ def recall_by_size(matches: Matches, sure_matches: Matches, threshold: float) ->
                     float(matches.truth_hit[:, inside].mean()),
                 ]
             )
-    header = ["side in px", "boxes", "IoU .5, all", f"IoU .5, score ≥ {threshold:g}", "IoU .5 to .95, all"]
+    header = ["side in px of the frame", "boxes", "IoU .5, all", f"IoU .5, score ≥ {threshold:g}", "IoU .5 to .95, all"]
     return Table("Recall by box size", header, rows)
 
 

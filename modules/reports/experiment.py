@@ -23,8 +23,9 @@ from modules.evaluation.protocol import apply_box_filter, box_filter_of
 from modules.evaluation.results import StoredResults, read_predictions, read_results
 from modules.reports.measurement import checkpoint_of, newest_validation, weighted_by_sequence
 from modules.reports.resolutions import about_sizes
-from modules.reports.run_table import RunRow, difference_table, read_run, run_table
+from modules.reports.run_table import RunRow, difference_table, read_run, run_table, stages_of
 from modules.reports.significance import difference_rows, group_runs, interval_table
+from modules.reports.stages import stages_table
 from modules.reports.tables import Table, figures_table, measured, sequences_table
 
 LOCAL = "<local>"
@@ -122,6 +123,7 @@ def _readme(
     lines += [*(f"- {key}: {value}" for key, value in notes.items()), *([""] if notes else [])]
     lines += ["## Command", "", *_block(run / "command.txt"), "The whole config is [config.yaml](config.yaml).", ""]
     lines += ["## Result", "", _result(row).format("markdown")]
+    lines += [stages_table(stages).format("markdown")] if (stages := stages_of(run)) else []
     if validation is not None:
         lines += _of_validation(validation)
     else:

@@ -16,7 +16,9 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 from config.errors import UserError
 from config.yaml_files import read_yaml
 from modules.reports.resolutions import AS_LOADED, FRAMES, ON_THE_SENSOR, frames_of, ordered
+from modules.reports.stages import StoredStage, number_of_stages, stage_of_step
 from modules.reports.tables import Cell, Table, measured
+from modules.run.folder import step_of
 
 Results = TypeVar("Results", bound=BaseModel)
 METRICS = ("AP", "AP_50", "AP_75", *ON_THE_SENSOR, *AS_LOADED)
@@ -66,21 +68,25 @@ def read_run(folder: Path) -> RunRow:
     """Read config.yaml, command.txt, results.json, metrics.csv and the results.json of its validations.
 
     Of results.json these keys are read, each only if it is there: `best` and `last` (`step` and the metrics of a
-    validation with `AP/<class>`), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`.
+    validation with `AP/<class>`), `steps`, `status`, `duration_s`, `steps_per_s`, `peak_memory_mb`, `parameters`,
+    `stages`. Of a run with stages, `stage` and frames are those of its figures: the last one's, if it got there.
     """
     config = _flatten(read_yaml(folder / "config.yaml"))
     results = _read_json(folder / "results.json", _RunResults)
     best = results.best or results.last or {}
+    count, stage = number_of_stages(config), int(best.get("stage") or 0)
+    frames = frames_of(_of_stage(config, stage) if 1 <= stage <= count else config)
     cells: dict[str, Cell] = {
         "run": f"{folder.parent.name}/{folder.name}",
         "group": config.get("wandb.group_name"),
         "experiment": _experiment(folder / "command.txt", config),
         "hypothesis": config.get("experiment.hypothesis"),
-        FRAMES: frames_of(config),
+        FRAMES: frames,
+        "stage": f"{stage} of {count}" if stage and count else None,
         "status": (results.status or "no results").partition("\n")[0],
         **{name: measured(best.get(name)) for name in METRICS},
         "best step": None if best.get("step") is None else int(best["step"]),
-        **_validated(folder, frames_of(config)),
+        **_validated(folder, frames, results.stages or [], stage),
         "steps": results.steps or _last_step(folder / "metrics.csv"),
         "hours": None if results.duration_s is None else results.duration_s / 3600,
         "steps/s": results.steps_per_s,
@@ -90,6 +96,11 @@ def read_run(folder: Path) -> RunRow:
     classes = {name.removeprefix("AP/"): value for name, value in best.items() if name.startswith("AP/")}
     cells |= {f"AP {name}": measured(value) for name, value in classes.items()}
     return RunRow(str(cells["run"]), cells, config, folder)
+
+
+def stages_of(folder: Path) -> list[StoredStage]:
+    """Those that have ended of a run with stages; none of another, nor of what is no run's folder."""
+    return _read_json(folder / "results.json", _RunResults).stages or [] if (folder / "config.yaml").is_file() else []
 
 
 def run_table(runs: Sequence[RunRow], sort: str = "AP", reverse: bool = False) -> Table:
@@ -135,6 +146,11 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _of_stage(config: dict[str, Any], number: int) -> dict[str, Any]:
+    own = config["training.stages"][number - 1]
+    return {**config, **(_flatten(own) if isinstance(own, dict) else {})}
+
+
 class _RunResults(BaseModel):
     """What is read of a run's results.json, which may come from somebody else."""
 
@@ -146,6 +162,7 @@ class _RunResults(BaseModel):
     steps_per_s: FiniteFloat | None = None
     parameters: int | None = None
     peak_memory_mb: FiniteFloat | None = None
+    stages: list[StoredStage] | None = None
 
 
 class _Protocol(BaseModel):
@@ -157,6 +174,7 @@ class _Protocol(BaseModel):
 class _ValidationResults(BaseModel):
     """What is read of a validation's results.json."""
 
+    checkpoint: str | None = None
     metrics: dict[str, float | None] = {}
     protocol: _Protocol = _Protocol()
 
@@ -188,18 +206,20 @@ def _experiment(path: Path, config: dict[str, Any]) -> str:
     return " ".join(chosen) or str(config.get("dataset.name", "-"))
 
 
-def _validated(folder: Path, frames: str | None) -> dict[str, Cell]:
-    """AP of the newest validation.py of this run on each split, and its frames where they are not the run's."""
+def _validated(folder: Path, frames: str | None, stages: Sequence[StoredStage], stage: int) -> dict[str, Cell]:
+    """AP of the newest validation.py of a run on each split, and its frames and stage where they are not the run's."""
     files = sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
     cells: dict[str, Cell] = {}
     for split in ("val", "test"):
-        cells |= {f"{split} AP": None, f"{split} frames": None}
+        cells |= {f"{split} AP": None, f"{split} frames": None, f"{split} stage": None}
         for results in (_read_json(file, _ValidationResults) for file in reversed(files)):
             if results.protocol.split == split and not results.protocol.only:
                 own = results.protocol.resolution_hw
                 told = None if own is None else f"{own[0]} x {own[1]}"
                 cells |= {f"{split} AP": measured(results.metrics.get("AP"))}
                 cells |= {f"{split} frames": None if told == frames else told}
+                number = stage_of_step(stages, step_of(Path(results.checkpoint or "")))
+                cells |= {f"{split} stage": str(number) if stages and results.checkpoint and number != stage else None}
                 break
     return cells
 

@@ -14,7 +14,7 @@ from callbacks.checkpoint import CheckpointWriter, keep_under, name_of_stage
 from callbacks.early_stopping import stopped_early
 from callbacks.faults import DamageCounter
 from callbacks.requeue import Requeue
-from callbacks.run_record import RunRecord
+from callbacks.run_record import RunRecord, note_end_between_stages
 from callbacks.signals import SignalHandling
 from config.hardware import Device
 from config.stages import stage_config
@@ -125,7 +125,7 @@ class Course:
 
     def next_stage(self, stage: Stage, last: Path) -> tuple[Stage, Prepared]:
         """What follows a stage that has ended with a checkpoint, which may have been before this process began."""
-        with self._closing_loggers():
+        with self._closing_records():
             content = read_checkpoint(last)
             step, epoch = content["global_step"], content["callbacks"]["CheckpointWriter"]["epoch"]
             left = last.with_name(name_of_stage(stage, epoch, step))
@@ -165,11 +165,12 @@ class Course:
             )
 
     @contextlib.contextmanager
-    def _closing_loggers(self) -> Generator[None]:
-        """What fails between two trainings is not seen by Lightning, which ends the loggers of what fails in one."""
+    def _closing_records(self) -> Generator[None]:
+        """What fails between two trainings is not seen by Lightning, which ends the records of what fails in one."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            note_end_between_stages(self._run, error)
             for logger in self._loggers:
                 logger.finalize("failed")
             raise

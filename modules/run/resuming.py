@@ -79,7 +79,10 @@ def nothing_to_do(stage: Stage, run: RunFolder, checkpoint: Path) -> str | None:
     elif epochs >= training.max_epochs:
         reached, more["training.max_epochs"] = f"epoch {epochs}, training.max_epochs={training.max_epochs}", 2 * epochs
     elif (reason := reason_to_stop(_history(stage, content), training.early_stopping)) is not None:
-        reached, more["training.early_stopping.patience"] = f"step {step} and stopped early: {reason}", "null"
+        reached, more[f"{'+' if above else ''}{above}training.early_stopping.patience"] = (
+            f"step {step} and stopped early: {reason}",
+            "null",
+        )
     else:
         return None
     command = ["python", "train.py", f"resume={run.path}", *(f"{key}={value}" for key, value in more.items())]

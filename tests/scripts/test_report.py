@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_report_has_tables_and_figures(run: Path, capsys: pytest.CaptureFixture[
     assert "| wheelchair |" in text
     assert (report / "report.png").stat().st_size > 10_000
     assert (report / "precision_recall.csv").read_text().startswith("recall,pedestrian,car\n")
+
+
+def test_report_of_a_run_with_stages_has_their_lines(run: Path, tmp_path: Path) -> None:
+    staged = shutil.copytree(run, tmp_path / "staged")
+    ended = {"stage": 1, "first_step": 0, "last_step": 60, "frame_hw": [180, 320], "checkpoint": "s.ckpt", "AP": 0.2}
+    ended |= {"at_last_stage": {"AP": 0.1}, "last_stage_frame_hw": [360, 640]}
+    (staged / "results.json").write_text(json.dumps({"stages": [ended]}))
+    (staged / "config.yaml").touch()
+    write_report(staged / "validation_val")
+    text = (staged / "validation_val" / "report" / "report.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("|     1 |"))
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        "0 to 60", "180 x 320", "0.2000", "0.1000", "360 x 640", "s.ckpt",
+    ]  # fmt: skip
+    assert "at 640 x 360, in pixels of these frames; the sensor has 1280 x 720" in text
+    assert "side in px of the frame" in text
 
 
 def test_report_without_ground_truth(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from config.errors import UserError
-from modules.reports.run_table import difference_table, find_runs, read_run, read_runs, run_table
+from modules.reports.run_table import difference_table, find_runs, read_run, read_runs, run_table, stages_of
+from modules.reports.stages import stages_table
 
 
 def write_run(folder: Path, config: dict[str, Any], results: dict[str, Any] | None = None, command: str = "") -> Path:
@@ -57,6 +59,36 @@ def test_validations_of_a_run_have_columns(tmp_path: Path) -> None:
     cells = read_run(run).cells
     assert (cells["val AP"], cells["test AP"]) == (0.35, 0.33)
     assert find_runs([tmp_path]) == [run]
+
+
+STAGES = [
+    {"training": {"max_steps": 60}, "dataset": {"frame_hw": [360, 640]}},
+    {"training": {"max_steps": 40}, "dataset": {"frame_hw": [720, 1280]}},
+]
+ENDED = {"stage": 1, "first_step": 0, "last_step": 60, "frame_hw": [360, 640], "checkpoint": "stage=1.ckpt", "AP": 0.2}
+STAGED = {"dataset": {"resolution_hw": [720, 1280], "frame_hw": [720, 1280]}, "training": {"stages": STAGES}}
+
+
+@pytest.mark.parametrize(("stage", "frames"), [(1, "360 x 640"), (2, "720 x 1280")])
+def test_a_run_with_stages_tells_which_its_figures_are_of(tmp_path: Path, stage: int, frames: str) -> None:
+    best = {"step": 50 * stage, "stage": stage, "AP": 0.3}
+    run = write_run(tmp_path / "abc", STAGED, {"best": best, "stages": [ENDED] * (stage - 1)})
+    cells = read_run(run).cells
+    assert (cells["stage"], cells["frames"], cells["AP"]) == (f"{stage} of 2", frames, 0.3)
+
+
+def test_a_validation_of_another_stage_s_checkpoint_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "abc", STAGED, {"best": {"step": 100, "stage": 2, "AP": 0.3}, "stages": [ENDED]})
+    protocol = {"split": "val", "resolution_hw": [720, 1280]}
+    for name, stage in (("stage=1_epoch=000-step=60.ckpt", "1"), ("epoch=000-step=100-val_AP=0.30.ckpt", None)):
+        folder = run / f"validation_val_{stage}"
+        folder.mkdir()
+        told = {"checkpoint": f"/runs/{name}", "metrics": {"AP": 0.25}, "protocol": protocol}
+        (folder / "results.json").write_text(json.dumps(told))
+        os.utime(folder / "results.json", (len(name), 10_000 if stage is None else 5_000))
+        assert read_run(run).cells["val stage"] == stage
+    (rows,) = stages_table(stages_of(run)).rows
+    assert rows == [1, "0 to 60", "360 x 640", 0.2, None, None, "stage=1.ckpt"]
 
 
 def test_run_that_broke_off_is_a_row_with_gaps(tmp_path: Path) -> None:
