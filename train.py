@@ -8,8 +8,8 @@ from config.command_line import errors_without_traceback, hydra_command
 from config.interpreter import quick_exit, quick_imports
 from config.schema import TrainConfig
 from config.search_path import with_absolute_folders
-from modules.run.folder import with_recorded_command
 from modules.run.members import TRAINING
+from modules.run.repeating import with_recorded_command
 from modules.run.voice import in_one_voice
 
 

@@ -1,10 +1,17 @@
-"""Validate or test a checkpoint: `python validation.py model=... dataset=... dataset.path=FOLDER checkpoint=FILE`."""
+"""Validate or test a checkpoint: `python validation.py model=... dataset=... dataset.path=FOLDER checkpoint=FILE`.
+
+Where a checkpoint lies in its run's folder, `checkpoint=FILE` alone validates it as the run was trained.
+"""
 
 from __future__ import annotations
 
-from config.command_line import hydra_command
+import sys
+
+from config.command_line import errors_without_traceback, hydra_command
 from config.interpreter import quick_exit, quick_imports
 from config.schema import ValidationConfig
+from config.search_path import with_absolute_folders
+from modules.run.repeating import with_command_of_checkpoint
 from modules.run.voice import in_one_voice
 
 
@@ -18,4 +25,6 @@ def validate(config: ValidationConfig, argv: list[str]) -> int:
 
 if __name__ == "__main__":
     with quick_exit():
+        with errors_without_traceback(speak=in_one_voice):
+            sys.argv[1:] = with_command_of_checkpoint(with_absolute_folders(sys.argv[1:]))
         hydra_command("val", validate, speak=in_one_voice)()

@@ -33,6 +33,18 @@ def checkpoint_content(**changes: Any) -> dict[str, Any]:
     return {**needed, "state_dict": {"weight": torch.arange(4.0)}, "loops": {"fit_loop": FIT_LOOP}, **changes}
 
 
+def make_run(project: Path, run_id: str, checkpoint_age_s: int | None) -> Path:
+    """A run's folder with what it is known by, and a checkpoint."""
+    run = project / run_id
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    if checkpoint_age_s is not None:
+        checkpoint = run / "checkpoints" / "last_epoch=000-step=1.ckpt"
+        checkpoint.touch()
+        os.utime(checkpoint, (1e9 - checkpoint_age_s,) * 2)
+    return run
+
+
 def run_folder(tmp_path: Path, project: str = "project") -> Path:
     (folder,) = (tmp_path / "runs" / project).iterdir()
     return folder

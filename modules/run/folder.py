@@ -8,22 +8,15 @@ import glob
 import os
 import re
 import secrets
-import shlex
 import shutil
 import stat
 import string
-import sys
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO
 
 from config.errors import UserError
-from config.overrides import OVERRIDE
-from config.record import only_of_this_project
-from config.schema.base import printable
 
-NOT_REPEATED = ("weights", "weights_key", "weights_classes", "weights_partial", "resume", "check", "trust_checkpoint")
-LONGEST_COMMAND = 2**16  # characters
 ID_LENGTH = 8  # as WandB's
 
 
@@ -158,41 +151,7 @@ def step_of(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def with_recorded_command(overrides: list[str]) -> list[str]:
-    """Complete `resume=...` typed without a data set by the overrides of the run that it means.
-
-    What is typed wins over what the run was started with. Anything else is returned as it is.
-    """
-    typed = {_key(text): _value(text) for text in overrides}
-    if "resume" not in typed or "dataset" in typed:
-        return overrides
-    root = Path(typed.get("run_root", "runs")).expanduser()
-    project = typed.get("wandb.project_name")
-    if typed["resume"] == "latest" and project is None:  # of all projects
-        project = _newest_project(root)
-        if project is None:
-            raise UserError(
-                f"resume=latest: no run with a checkpoint under {root.absolute()}. run_root=FOLDER names another"
-            )
-    run, checkpoint = RunFolder.find(root / (project or "any"), typed["resume"])
-    try:
-        last = (run.path / "command.txt").read_text().splitlines()[-1]
-        if len(last) > LONGEST_COMMAND:
-            raise ValueError("no command is that long")
-        recorded = shlex.split(last)[2:]
-    except (OSError, IndexError, ValueError) as error:  # also of quotes and of letters
-        raise UserError(f"{run.path}/command.txt does not tell how the run was started: type its overrides") from error
-    recorded, refused = only_of_this_project(recorded)
-    if refused:
-        told = printable(shlex.join(refused))
-        left_out = f"{told}: a record sets this project's keys only. Type it if you want it"
-        print(f"Left out of what {run.path}/command.txt says: {left_out}", file=sys.stderr)
-    kept = [text for text in recorded if _key(text) not in {*typed, *NOT_REPEATED}]
-    others = [text for text in overrides if _key(text) != "resume"]
-    return [*kept, *others, f"resume={(checkpoint or run.path).absolute()}"]
-
-
-def _newest_project(root: Path) -> str | None:
+def newest_project(root: Path) -> str | None:
     newest = _newest(root.glob("*/*/checkpoints/*.ckpt"))
     return newest.parents[2].name if newest else None
 
@@ -204,12 +163,3 @@ def _newest(files: Iterable[Path]) -> Path | None:
         with contextlib.suppress(FileNotFoundError):
             times[file] = file.stat().st_mtime
     return max(times, key=times.__getitem__, default=None)
-
-
-def _key(override: str) -> str:
-    match = OVERRIDE.fullmatch(override.strip())
-    return match["key"] if match else override
-
-
-def _value(override: str) -> str:
-    return override.partition("=")[2].strip().strip("'\"")

@@ -8,32 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from config.names import key_tree
-from config.overrides import OVERRIDE, is_of_hydra
-from config.schema import ValidationConfig
-from config.search_path import RECORDED
-from config.sections import is_under
 from modules.evaluation.evaluator import EvaluationResult
 from modules.reports.tables import Table, figures_table, measured, sequences_table
 from modules.run.folder import RunFolder
-
-# Keys that validation.py knows as well, but that change no number of a validation. All others are repeated.
-_WITHOUT_EFFECT = (
-    "dataset.train",
-    "dataset.data_augmentation",
-    "reproduce",
-    "training",
-    "validation.val_check_interval",
-    "validation.check_val_every_n_epoch",
-    "batch_size.train",
-    "hardware.num_workers.train",
-    "logging",
-    "logger",
-    "wandb",
-    "run_root",
-    "checkpoint",
-)
-_WITH_EFFECT = ("training.precision", "training.stages")
+from modules.run.repeating import overrides_of_validation
 
 
 @dataclass(frozen=True)
@@ -87,25 +65,6 @@ def _about_stage(run: RunFolder, stage: dict[str, Any]) -> str:
 
 def _rounded(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}"
-
-
-def overrides_of_validation(argv: Sequence[str]) -> list[str]:
-    """Return what validation.py needs of a training command to find the numbers that its validations found."""
-    return [text for text in argv[1:] if text.startswith(RECORDED) or _changes_a_validation(text)]
-
-
-def _changes_a_validation(text: str) -> bool:
-    match = OVERRIDE.fullmatch(text.strip())
-    if match is None or text.startswith("-") or (is_of_hydra(match["key"]) and match["key"] != "hydra.searchpath"):
-        return False
-    key = match["key"]
-    if key == "validation.limit_val_batches" and match["value"] in ("0", "0.0"):
-        return False  # a training without validations
-    if "/" in key or is_of_hydra(key):
-        return True
-    may_hold_one = key == "training" or is_under(key, _WITH_EFFECT)  # a whole section
-    has_none = is_under(key, _WITHOUT_EFFECT) and not may_hold_one
-    return key_tree(ValidationConfig).knows(key) and not has_none
 
 
 WORST_SEQUENCES = 5

@@ -24,7 +24,7 @@ def test_results_that_the_disk_has_no_room_for_end_a_validation_after_all_else(
 
     trainer: Any = SimpleNamespace(is_global_zero=True)
     module: Any = SimpleNamespace(result=result_of(("a", 600_000, boxes_of(CAR), found(HIT))), stored={})
-    config: Any = SimpleNamespace(checkpoint=Path("last.ckpt"))
+    config: Any = SimpleNamespace(checkpoint=Path("last.ckpt"), weights_key=None)
     stored = StoredResults(tmp_path, config)
     with monkeypatch.context() as context:
         context.setattr(np, "save", fail)
