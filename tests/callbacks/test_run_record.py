@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from callbacks.run_record import RunRecord, StoredResults
+from callbacks.run_record import RunRecord, StoredResults, note_end_between_stages
 from config.errors import UserError
 from data.loader import LoaderWatch
+from modules.run.folder import RunFolder
 from tests.evaluations import CAR, HIT, boxes_of, found, result_of
 
 
@@ -52,3 +54,9 @@ def test_a_run_s_duration_includes_what_comes_between_its_stages(monkeypatch: py
     resumed.load_state_dict(state)
     clock.now = 510
     assert resumed.duration() == 70
+
+
+def test_a_run_that_ends_between_two_stages_does_not_pass_for_one_that_is_running(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"status": "running", "steps": 4}')
+    note_end_between_stages(RunFolder(tmp_path), UserError("no frames\nat all"))
+    assert json.loads((tmp_path / "results.json").read_text()) == {"status": "no frames", "steps": 4}
