@@ -6,6 +6,7 @@ meaning are looked up here before anything is guessed.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Container
 
 # our key: names for it in any section
@@ -125,6 +126,12 @@ def advice_on(key: str, known: Container[str]) -> str | None:
             return "did you mean weights?"
         return "resume=PATH goes on with a run, weights=PATH starts a new one from a checkpoint's weights"
     return _ADVICE_ON.get(name) or _SECTIONS.get(key)
+
+
+def advice_on_likeness(key: str, known: Container[str]) -> str | None:
+    """As `advice_on`, for a misspelt one of those names."""
+    alike = difflib.get_close_matches(_last(key), _KEY_OF, n=1, cutoff=0.85)
+    return advice_on(f"{key.rpartition('.')[0]}.{alike[0]}".lstrip("."), known) if alike else None
 
 
 def value_meant(key: str, value: object) -> str | None:

@@ -26,7 +26,7 @@ from config.errors import ConfigError, Problem, UserError
 from config.inherited import check_inherited_ids
 from config.origins import Origins
 from config.overrides import Rewritten, rewrite
-from config.remarks import check_typed_size, remarks
+from config.remarks import check_idle_settings, check_typed_size, remarks
 from config.schema import Config, DatasetConfig, TrainConfig, TrainingConfig, ValidationConfig
 from config.search_path import CONFIG_FOLDER, SearchPath
 from config.secret_values import check_secrets
@@ -97,6 +97,7 @@ def load(
     if isinstance(dataset, DatasetConfig) and stages is None:  # else each stage has frames of its own to ask
         typed_size = check_typed_size(dataset, rewritten.typed)
         problems += [replace(problem, origin=origins.of(problem.key)) for problem in typed_size]
+    problems += check_idle_settings(checked.sections, origins)
     told = {problem.key for problem in problems}
     problems += [p for p in checked.problems if p.key not in told and not (p.key == "model" and _chooses_badly(told))]
     if composed.lacks_dataset:  # most of its mistakes are not the user's

@@ -75,10 +75,12 @@ def unknown_key_message(key: str, tree: KeyTree) -> str:
     meant = aliases.advice_on(key, tree.leaves)
     if meant is None:
         suggestion = _same_name_elsewhere(key, tree) or (reached if complete else None)
-        meant = f"did you mean {suggestion}?" if suggestion else None
+        meant = f"did you mean {suggestion}?" if suggestion else aliases.advice_on_likeness(key, tree.leaves)
     lines = ["there is no such key" + (f"; {meant}" if meant else "")]
     section = reached if reached in tree.sections and not complete else reached.rpartition(".")[0]
     lines.append(f"allowed {'in ' + section if section else 'at the top level'}: {', '.join(tree.sections[section])}")
+    if meant is None and "." not in key and "notes" in tree.leaves:
+        lines.append(f"What is meant as a note goes into notes: {{{key}: ...}}")
     return "\n".join(lines)
 
 
@@ -96,7 +98,7 @@ def _walk(key: str, tree: KeyTree) -> tuple[str, bool]:
 
 def _same_name_elsewhere(key: str, tree: KeyTree) -> str | None:
     last = key.rpartition(".")[2]
-    by_name = [(known.rpartition(".")[2], known) for known in tree.leaves]
+    by_name = [(known.rpartition(".")[2], known) for known in (*tree.leaves, *tree.sections)]
     same = [known for name, known in by_name if name == last]
     longer = [known for name, known in by_name if len(last) > 3 and name.startswith(last)]
     return next((found[0] for found in (same, longer) if len(found) == 1), None)

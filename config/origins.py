@@ -55,7 +55,7 @@ class Origins:
                 continue
             names = (key, SPELLINGS.get(key, SWITCH if key == KIND else key))
             packages = (member.package or "", "")  # a file of RVT's sets model with the section's name
-            lines = (_line_of(path, package, name) for name in names for package in packages)
+            lines = (self._line_of(path, package, name) for name in names for package in packages)
             if line := next((line for line in lines if line is not None), None):
                 return rank, path, line
         return None
@@ -64,20 +64,29 @@ class Origins:
         """The file that is read for a member."""
         return next(iter(self.search.files(member.config_path or "")), None)
 
+    @functools.cached_property
+    def _nodes(self) -> dict[Path, tuple[str, yaml.Node | None]]:
+        return {}
 
-def _line_of(path: Path, package: str, key: str) -> int | None:
-    inside = key if not package else key.removeprefix(f"{package}.") if key.startswith(f"{package}.") else None
-    if inside is None:
-        return None
-    node = yaml.compose(path.read_text(encoding="utf-8"))
+    def _line_of(self, path: Path, package: str, key: str) -> int | None:
+        """Of a file, whose keys are those of the package."""
+        inside = key if not package else key.removeprefix(f"{package}.") if key.startswith(f"{package}.") else None
+        if path not in self._nodes:
+            text = path.read_text(encoding="utf-8")
+            self._nodes[path] = text, yaml.compose(text)
+        text, node = self._nodes[path]
+        return None if inside is None or inside.rpartition(".")[2] not in text else _line_in(node, inside)
+
+
+def _line_in(node: yaml.Node | None, key: str) -> int | None:
     line = None
-    for part in inside.split("."):
+    for part in key.split("."):
         if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
             node = node.value[int(part)]
             line = node.start_mark.line + 1
             continue
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((name, value) for name, value in pairs if name.value == part), None)
+        found = next(((name, value) for name, value in pairs if name.value.lstrip("+") == part), None)
         if found is None:
             return None
         line, node = found[0].start_mark.line + 1, found[1]

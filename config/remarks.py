@@ -6,10 +6,21 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from config.errors import Problem
+from config.origins import Origins
 from config.schema import DatasetConfig, ModelConfig, SizeWeightConfig
 
 NOTES = "notes"
 HALVED, FRAME_HW = "dataset.downsample_by_factor_2", "dataset.frame_hw"
+# sections, and the key without which the others in them do nothing
+_SWITCHES = {
+    "model.loss.size_weight": "kind",
+    "model.loss.class_weight": "kind",
+    **{
+        f"dataset.data_augmentation.{chunks}.{name}": "prob"
+        for chunks in ("stream", "random")
+        for name in ("copy_paste", "events.drop", "events.hot_pixels")
+    },
+}
 _AREAS = ("small_area", "medium_area")
 _READ = {"exponential": {"small_area"}, "step": {*_AREAS}, "linear": {"medium_area"}}  # by kind of size weight
 
@@ -22,6 +33,32 @@ def remarks(sections: Mapping[str, Any], typed: Collection[str]) -> Iterator[str
     noted = [name for name in sections.get(NOTES) or {} if f"{NOTES}.{name}" not in typed]
     if noted and NOTES not in typed:
         yield f"kept with the run as notes, without any effect: {', '.join(noted)}"
+
+
+def check_idle_settings(sections: Mapping[str, Any], origins: Origins) -> Iterator[Problem]:
+    """What is set after its switch, which is off: of values that are the defaults nothing else would tell."""
+    if getattr(sections.get("training"), "stages", None) is not None:
+        return  # one of them may switch it on
+    for section, switch in _SWITCHES.items():
+        settings = _within(sections, section)
+        if settings is None or getattr(settings, switch):
+            continue
+        if switch == "kind" and settings != type(settings)():
+            continue  # told whatever set it: config.checks.network
+        switched = origins.rank(f"{section}.{switch}")
+        for name in type(settings).model_fields:
+            if name != switch and origins.rank(f"{section}.{name}") > switched:
+                off = "null" if getattr(settings, switch) is None else "0"
+                message = f"has no effect, since {section}.{switch} is {off}. Set that, too, or leave this out"
+                yield Problem(f"{section}.{name}", message, origins.of(f"{section}.{name}"))
+
+
+def _within(sections: Mapping[str, Any], key: str) -> Any:
+    first, *others = key.split(".")
+    found: Any = sections.get(first)
+    for name in others:
+        found = getattr(found, name, None)
+    return found
 
 
 def _about_areas(weight: SizeWeightConfig) -> Iterator[str]:

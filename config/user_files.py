@@ -53,9 +53,10 @@ def rewritten(config_path: str, package: str | None, content: dict[str, Any]) ->
         _collect_notes(content)
         return content, package or GLOBAL_PACKAGE  # config.trust tells where the line is missing
     if content.keys() <= {"defaults", "model"} and isinstance(content.get("model"), dict):  # RVT's: of all sections
-        defaults = [entry for entry in content.get("defaults", []) if not _chooses_model(entry)]
-        after = [entry for entry in defaults if entry != "_self_"]
-        content, package = {"defaults": [_SKELETON, *after, "_self_"], **content["model"]}, "model"
+        entries = content.get("defaults", [])
+        bases = [f"/model/{_choice(entry)}@_here_" for entry in entries if _chooses_model(entry)] or [_SKELETON]
+        after = [entry for entry in entries if not _chooses_model(entry) and entry != "_self_"]
+        content, package = {"defaults": [*bases, *after, "_self_"], **content["model"]}, "model"
     defaults = {"defaults": content.pop("defaults")} if "defaults" in content else {}
     whole = {"model": content}
     _spell(whole, config_path)
@@ -64,6 +65,8 @@ def rewritten(config_path: str, package: str | None, content: dict[str, Any]) ->
 
 def _without_plus(content: dict[str, Any], path: str) -> dict[str, Any]:
     """`+model:` as if a file were a command line."""
+    if "+model" in content and isinstance(content.get("model"), str):  # its name, and what is changed about it
+        content["defaults"] = [*(content.get("defaults") or []), {"model": content.pop("model")}]
     out: dict[str, Any] = {}
     for name, value in content.items():
         plain = str(name).lstrip("+")

@@ -23,6 +23,7 @@ from modules.run.disk import check_disk_space
 from modules.run.memory import peak_memory_mb
 from modules.run.preparation import open_data, open_stage, with_seed
 from modules.run.processes import is_first_process
+from modules.run.repeats import about_repeats
 from modules.run.stages import check_later_stages, named
 from modules.run.start import say
 from modules.run.trainer import hardware_arguments
@@ -65,7 +66,7 @@ def _check_stage(stage: Stage, device: Device, argv: Sequence[str]) -> float:
     """Train a few steps, print what the stage, or a run without stages, will take, and return the hours."""
     config, data = stage.config, open_stage(stage)
     module = DetectionModule(config, stage)
-    say(*weigh_classes(config, data, module))
+    say(*weigh_classes(config, data, module), *about_repeats(config, data))
     data.require_tracks()
     above = f"+{STAGES}.{stage.number - 1}." if stage.is_staged else ""
     memory = StepMemory(config, module, device, above)

@@ -20,6 +20,7 @@ from modules.run.disk import check_disk_space
 from modules.run.folder import RunFolder
 from modules.run.meeting import together
 from modules.run.processes import share
+from modules.run.repeats import about_repeats
 from modules.run.resuming import about_average, check_frozen_parts, kept_seed
 from modules.run.stages import carry_over
 from modules.run.start import say
@@ -57,7 +58,7 @@ def _make_module(
 ) -> DetectionModule:
     config = stage.config
     module = DetectionModule(config, stage)
-    say(*weigh_classes(config, data, module))
+    say(*weigh_classes(config, data, module), *about_repeats(config, data))
     if earlier is not None:
         say(*carry_over(module, earlier, stage))
     elif config.weights is not None:

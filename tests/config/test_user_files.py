@@ -153,6 +153,21 @@ def test_a_network_is_chosen_by_any_of_their_spellings(folder: Path, chosen: str
     assert loaded(folder, GLOBAL + chosen).model.fpn.in_stages == (1, 2, 3, 4)
 
 
+def test_a_name_and_a_section_with_a_plus_go_together(folder: Path) -> None:
+    text = "model: maxvit_yolox/plain_lstm_4scale\n+model: {backbone: {embed_dim: 32}}"
+    model = loaded(folder, GLOBAL + text).model
+    assert (model.fpn.in_stages, model.backbone.embed_dim) == ((1, 2, 3, 4), 32)
+
+
+def test_a_model_that_is_made_of_another_has_its_parts(folder: Path) -> None:
+    text = (
+        "defaults: [/model/maxvit_yolox/plain_lstm_4scale]\nmodel: {head: {size_aware_loss: true, weight_type: step}}"
+    )
+    write(folder, "model/maxvit_yolox/size_aware.yaml", GLOBAL + text)
+    model = loaded(folder, f"{GLOBAL}defaults: [{{/model/maxvit_yolox: size_aware}}]").model
+    assert (model.fpn.in_stages, size_weight(model)) == ((1, 2, 3, 4), ("step", 2.0))
+
+
 def test_a_loss_that_is_switched_off_is_off(folder: Path) -> None:
     off = "model: {head: {size_aware_loss: false, size_aware_weight: 9}}"
     assert loaded(folder, PLAIN + off, "model=maxvit_yolox/plain_lstm_sizeaware").model.loss.size_weight.kind is None
@@ -182,6 +197,14 @@ def test_a_loss_that_is_switched_off_is_off(folder: Path) -> None:
         ("notes: all\ndescription: x", ['notes\n      is "all"; allowed: a mapping']),
         ("trainning: {max_steps: 1}", ["trainning", "did you mean training"]),
         ("model: {}\n+model: {}", ["the section model twice"]),
+        ("+model: {head: {name: ABC}}", ["mine.yaml:3"]),
+        ("head: {size_aware_loss: true}", ["did you mean model.head?"]),
+        ("model: {head: {size_aware_wieght: 2}}", ["did you mean model.loss.size_weight.weight?"]),
+        (
+            "model: {head: {size_aware_weight: 2.0}}",
+            ["size_weight.weight\n", "has no effect", "kind is null", "mine.yaml:3"],
+        ),
+        ("architecture: {lstm: plain}", ["What is meant as a note goes into notes: {architecture: ...}"]),
     ],
 )
 def test_what_contradicts_or_was_never_meant_is_refused_in_words(folder: Path, text: str, said: list[str]) -> None:
