@@ -18,12 +18,10 @@ from config.stages import STAGES
 from modules.data import EventDataModule
 from modules.detection import DetectionModule
 from modules.run.activations import StepMemory
-from modules.run.class_weights import weigh_classes
 from modules.run.disk import check_disk_space
 from modules.run.memory import peak_memory_mb
-from modules.run.preparation import open_data, open_stage, with_seed
+from modules.run.preparation import make_module, open_data, open_stage, with_seed
 from modules.run.processes import is_first_process
-from modules.run.repeats import about_repeats
 from modules.run.stages import check_later_stages, named
 from modules.run.start import say
 from modules.run.trainer import hardware_arguments
@@ -65,9 +63,7 @@ def _forget_memory() -> None:
 def _check_stage(stage: Stage, device: Device, argv: Sequence[str]) -> float:
     """Train a few steps, print what the stage, or a run without stages, will take, and return the hours."""
     config, data = stage.config, open_stage(stage)
-    module = DetectionModule(config, stage)
-    say(*weigh_classes(config, data, module), *about_repeats(config, data))
-    data.require_tracks()
+    module = make_module(stage, data)
     above = f"+{STAGES}.{stage.number - 1}." if stage.is_staged else ""
     memory = StepMemory(config, module, device, above)
     memory.require_room()

@@ -50,18 +50,26 @@ def prepare(
 ) -> tuple[EventDataModule, DetectionModule]:
     """What trains a stage, from the checkpoint that it resumes from, or from the last one of the stage before."""
     data = open_stage(stage, watch)
-    return data, together(lambda: _make_module(stage, run, data, resumed, earlier))
+
+    def make() -> DetectionModule:
+        module = make_module(stage, data, resumed, earlier)
+        already_there = len(list(run.checkpoints.glob("*.ckpt")))
+        check_disk_space(stage.config, module, already_there, more_stages=stage.of - stage.number)
+        return module
+
+    return data, together(make)
 
 
-def _make_module(
-    stage: Stage, run: RunFolder, data: EventDataModule, resumed: Path | None, earlier: Path | None
+def make_module(
+    stage: Stage, data: EventDataModule, resumed: Path | None = None, earlier: Path | None = None
 ) -> DetectionModule:
+    """The network with the weights that a stage begins with. Raises UserError for all that it cannot train with."""
     config = stage.config
     module = DetectionModule(config, stage)
     say(*weigh_classes(config, data, module), *about_repeats(config, data))
     if earlier is not None:
         say(*carry_over(module, earlier, stage))
-    elif config.weights is not None:
+    elif config.weights is not None and stage.number == 1:
         load_weights(module, config.weights, config)
     if config.training.freeze:
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -75,8 +83,6 @@ def _make_module(
     data.require_tracks()
     if config.validation.limit_val_batches:
         data.check_shared_memory("val")
-    already_there = len(list(run.checkpoints.glob("*.ckpt")))
-    check_disk_space(config, module, already_there, more_stages=stage.of - stage.number)
     return module
 
 

@@ -30,6 +30,14 @@ def test_check_refuses_labels_that_the_start_would_refuse(start: Start) -> None:
         start("check=true", "dataset.data_augmentation.stream.copy_paste.prob=0.1")
 
 
+def test_check_refuses_weights_that_the_start_would_refuse(start: Start, tmp_path: Path) -> None:
+    assert start("training.max_steps=1", "validation.limit_val_batches=0") == 0
+    (file,) = (tmp_path / "runs").rglob("last*.ckpt")
+    assert start("check=true", f"weights={file}") == 0
+    with pytest.raises(UserError, match=r"belongs to another model than the config describes"):
+        start("check=true", f"weights={file}", "model.fpn.in_stages=[1,2,3,4]")
+
+
 def test_a_stage_that_does_not_fit_is_named(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modules.run.activations.psutil.virtual_memory", lambda: SimpleNamespace(available=0))
     with pytest.raises(UserError, match=r"^stage 1 of 1: batch_size\.train=4 at 12 x 8 keeps"):
