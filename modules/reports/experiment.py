@@ -190,8 +190,10 @@ def _code(run: Path) -> list[str]:
     path = run / "environment.json"
     try:
         environment = json.loads(path.read_text()) if path.is_file() else {}
+        if not isinstance(environment, dict):
+            raise ValueError(f"{type(environment).__name__} in place of keys and values")
     except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
+        raise UserError(f"{path} is not what a run writes: {error}. Move it away to export without it") from error
     lines = [f"- Code: commit {environment.get('git_commit') or 'not recorded'}"]
     if environment.get("git_uncommitted_changes"):
         patch = run / "uncommitted.patch"

@@ -60,6 +60,16 @@ def test_what_people_commit_tells_all_and_no_place(run: Path, tmp_path: Path) ->
         export(run, out, None, None, "val")
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_a_damaged_environment_is_told(run: Path, tmp_path: Path, text: str) -> None:
+    """And what the message says mends it."""
+    (run / "environment.json").write_text(text)
+    with pytest.raises(UserError, match=r"environment\.json is not what a run writes: .*Move it away"):
+        export(run, tmp_path / "out", None, None, "val")
+    (run / "environment.json").unlink()
+    export(run, tmp_path / "out", None, None, "val")
+
+
 def test_a_secret_ends_the_export_before_anything_is_written(run: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "0123456789abcdef")
     (run / "command.txt").write_text("python train.py notes.x=0123456789abcdef\n")
