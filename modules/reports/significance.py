@@ -95,6 +95,8 @@ def group_runs(runs: Sequence[RunRow], split: str = "val") -> tuple[list[RunGrou
 
 def _group(runs: Sequence[RunRow], split: str) -> tuple[RunGroup, list[str]]:
     """Runs of one config, without predictions where these have no common mean."""
+    # in the order of seeds: resampling depends on it, and must not depend on the folders' names, which are drawn
+    runs = sorted(runs, key=lambda run: (len(seed_of(run)), seed_of(run)))
     found = [(run, measure_run(run.folder, split)) for run in runs if run.folder is not None]
     found, notes = _without_repeated(found)
     for run, _ in found:

@@ -62,6 +62,11 @@ def test_runs_that_differ_in_the_seed_are_one_row(runs) -> None:
     assert rows[2][2] is None
 
 
+def test_an_interval_does_not_depend_on_the_order_of_the_folders(runs) -> None:
+    bad, good = runs[:3], runs[3:5]
+    assert compare_groups(*group_runs([*bad, *good])[0]) == compare_groups(*group_runs([*bad[::-1], *good[::-1]])[0])
+
+
 def test_a_real_difference_is_told_and_another_is_not(runs) -> None:
     text = differences(runs, None, "val", "text")
     lines = [line for line in text.splitlines() if "AP (95 %" in line]
